@@ -1,0 +1,204 @@
+"""What this machine can enforce, found out by really doing it.
+
+For isolates the worker itself is the probe: it confines itself before it has seen a byte of the
+job, says how each step went, and the supervisor looks from outside. Nothing is remembered and no
+extra process is started; what the plan judges is the very process that will run the job.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from beddel_cli.isolate.frames import Ready
+    from beddel_cli.isolate.supervisor import Observed
+
+_SECCOMP_MODE_FILTER = 2
+
+
+@record
+class Finding:
+    """One protection on this machine.
+
+    Attributes:
+        name: as profiles call it.
+        present: whether it is in force, as far as could be confirmed.
+        enforced_by: the mechanism, such as `Landlock ABI 6, no rules`.
+        verified: how it was confirmed.
+        found: what there was instead, with errno and cause; None when present.
+        fix: one change that helps; None when present.
+    """
+
+    name: str
+    present: bool
+    enforced_by: str
+    verified: str
+    found: str | None = None
+    fix: str | None = None
+
+
+@record
+class Host:
+    """The machine as one run met it. `isolate_bytes` is what an empty isolate takes up."""
+
+    system: str
+    machine: str
+    kernel: str
+    isolate_bytes: int
+    findings: tuple[Finding, ...]
+
+    def finding(self, name: str) -> Finding | None:
+        """Give what was found about a protection; None if it was never looked at."""
+        return next((item for item in self.findings if item.name == name), None)
+
+
+def describe_host(ready: Ready, observed: Observed) -> Host:
+    """Combine the worker's word with what the supervisor saw from outside."""
+    system = os.uname()
+    return Host(
+        system=system.sysname,
+        machine=system.machine,
+        kernel=system.release,
+        isolate_bytes=ready.guest_pages * 65536,
+        findings=(
+            _store_limits(ready),
+            _seccomp(ready, observed),
+            _landlock(ready),
+            _no_new_privs(ready, observed),
+            _capabilities(ready, observed),
+            _rlimits(ready, observed),
+        ),
+    )
+
+
+def _missing(name: str, found: str, fix: str) -> Finding:
+    return Finding(name, False, "nothing", "not in force", found, fix)
+
+
+def _words(number: int) -> str:
+    return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
+
+
+def _store_limits(ready: Ready) -> Finding:
+    if ready.store_limits_held:
+        return Finding(
+            "store-limits",
+            True,
+            "wasmtime store limiter",
+            "the engine refused an isolate above a limit before the job was sent",
+        )
+    return _missing(
+        "store-limits",
+        "the engine started an isolate above its memory limit",
+        "pip install --force-reinstall beddel-cli",
+    )
+
+
+def _seccomp(ready: Ready, observed: Observed) -> Finding:
+    if ready.seccomp == 0 and observed.seccomp_mode == _SECCOMP_MODE_FILTER:
+        return Finding(
+            "seccomp",
+            True,
+            "seccomp filter, allow-list, kill on anything else",
+            "/proc/PID/status of the worker: Seccomp 2",
+        )
+    if ready.seccomp:
+        found = f"prctl(PR_SET_SECCOMP) failed with {_words(ready.seccomp)}"
+    else:
+        found = f"/proc/PID/status of the worker says Seccomp {observed.seccomp_mode}"
+    return _missing("seccomp", found, _seccomp_fix(ready.seccomp))
+
+
+def _seccomp_fix(number: int) -> str:
+    if number == errno.ENOSYS:
+        return "run on x86-64 or aarch64"
+    if number == errno.EINVAL:
+        return "use a kernel built with CONFIG_SECCOMP_FILTER, or a container that passes it on"
+    return "allow prctl(PR_SET_SECCOMP) in the container's own seccomp profile"
+
+
+def _landlock(ready: Ready) -> Finding:
+    if ready.landlock == 0 and ready.landlock_probe == errno.EACCES:
+        return Finding(
+            "landlock",
+            True,
+            f"Landlock ABI {ready.landlock_abi}, every right handled, none granted",
+            "opening / in the worker failed with EACCES",
+        )
+    if ready.landlock == errno.ENOSYS:
+        return _missing(
+            "landlock",
+            f"landlock_create_ruleset failed with {_words(ready.landlock)}: this kernel, or the "
+            "container around us, has no Landlock",
+            "use Linux 5.13 or newer built with CONFIG_SECURITY_LANDLOCK, and let the container's "
+            "seccomp profile pass landlock_*",
+        )
+    if ready.landlock == errno.EOPNOTSUPP:
+        return _missing(
+            "landlock",
+            f"landlock_create_ruleset failed with {_words(ready.landlock)}: it is off at boot",
+            "add landlock to the kernel's lsm= parameter and reboot",
+        )
+    if ready.landlock:
+        return _missing(
+            "landlock",
+            f"landlock failed with {_words(ready.landlock)}",
+            "let the container's seccomp profile pass landlock_*",
+        )
+    return _missing(
+        "landlock",
+        f"the worker could still open / ({ready.landlock_probe})",
+        "report this: Landlock said it was in force",
+    )
+
+
+def _no_new_privs(ready: Ready, observed: Observed) -> Finding:
+    if ready.no_new_privs == 0 and observed.no_new_privs == 1:
+        return Finding(
+            "no-new-privs",
+            True,
+            "prctl(PR_SET_NO_NEW_PRIVS)",
+            "/proc/PID/status of the worker: NoNewPrivs 1",
+        )
+    found = (
+        f"prctl failed with {_words(ready.no_new_privs)}"
+        if ready.no_new_privs
+        else f"/proc/PID/status of the worker says NoNewPrivs {observed.no_new_privs}"
+    )
+    return _missing("no-new-privs", found, "mount /proc so that it shows your own processes")
+
+
+def _capabilities(ready: Ready, observed: Observed) -> Finding:
+    if ready.capabilities == 0 and observed.effective_capabilities == 0:
+        return Finding(
+            "capabilities",
+            True,
+            "capset: every set empty",
+            "/proc/PID/status of the worker: CapEff 0",
+        )
+    found = (
+        f"capset failed with {_words(ready.capabilities)}"
+        if ready.capabilities
+        else f"/proc/PID/status of the worker says CapEff {observed.effective_capabilities}"
+    )
+    return _missing("capabilities", found, "mount /proc so that it shows your own processes")
+
+
+def _rlimits(ready: Ready, observed: Observed) -> Finding:
+    if ready.rlimits == 0 and observed.file_limit == 0 and observed.core_limit == 0:
+        return Finding(
+            "rlimits",
+            True,
+            "setrlimit: no files, core dumps, locked memory or queues; bounded private memory",
+            "prlimit of the worker: RLIMIT_NOFILE 0, RLIMIT_CORE 0",
+        )
+    found = (
+        f"setrlimit failed with {_words(ready.rlimits)}"
+        if ready.rlimits
+        else f"prlimit of the worker shows NOFILE {observed.file_limit}"
+    )
+    return _missing("rlimits", found, "allow setrlimit and prlimit64 for your own processes")

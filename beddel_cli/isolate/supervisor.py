@@ -1,0 +1,377 @@
+"""The other side of the wall: start a worker, check it from outside, bound everything it says.
+
+The supervisor keeps its own clock. Whatever a worker does or fails to do, `Worker.run` comes back
+within the run's wall limit and a fixed margin, with a report that was checked or with the way the
+worker died.
+
+Sources: proc(5) for /proc/PID/status, limits and smaps_rollup; fork(2); wait4(2).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+from time import monotonic_ns
+
+from beddel_cli.errors import GuestError
+from beddel_cli.isolate.frames import (
+    BROKEN,
+    HEADER,
+    READY,
+    REPORT,
+    REQUEST,
+    SNAPSHOT,
+    FrameError,
+    Ready,
+    Report,
+    Request,
+    pack_request,
+    parse_ready,
+    parse_report,
+    ready_size,
+    report_limit,
+)
+from beddel_cli.isolate.worker import EXIT_DONE, serve
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A first run on another wasmtime version compiles the guest, which takes seconds.
+READY_SECONDS = 60
+# The engine ends a run at its limit; past this margin the supervisor kills the worker itself.
+KILL_MARGIN_NS = 60_000_000
+_BROKEN_BYTES = 2000
+_SAMPLE_MS = 50
+
+
+@record
+class Observed:
+    """What /proc says of the confined worker, read by the supervisor. None: could not be read."""
+
+    no_new_privs: int | None
+    seccomp_mode: int | None
+    effective_capabilities: int | None
+    threads: int | None
+    file_limit: int | None
+    core_limit: int | None
+
+
+@record
+class WorkerUsage:
+    """What the kernel measured of a finished worker.
+
+    `private_peak_bytes` is the largest of `samples` readings of Private_Dirty,
+    the last one taken while the isolate's memory was still mapped; None when /proc refused.
+    """
+
+    cpu_ns: int
+    private_peak_bytes: int | None
+    samples: int
+
+
+@record
+class Answer:
+    """How a run in a worker ended: with a checked report, or without one.
+
+    `fault` says what was wrong with the worker when `report` is None; `timed_out` that the
+    supervisor's own clock ran out; `signal` that a signal of somebody else ended it.
+    """
+
+    report: Report | None
+    snapshot: bytes | None
+    fault: str | None
+    timed_out: bool
+    signal: int | None
+    wall_ns: int
+    usage: WorkerUsage
+
+
+class _WorkerGone(Exception):
+    """The worker closed its pipe."""
+
+
+class _TimeIsUp(Exception):
+    """The supervisor's clock ran out."""
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Read the `Name:\tvalue` lines of /proc/PID/status."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def parse_private_bytes(rollup: str) -> int | None:
+    """Read Private_Dirty from a smaps_rollup: memory this process alone pays for; None if absent.
+
+    Private_Clean is left out: it is the engine's own code, which the kernel may drop at any time.
+    """
+    for line in rollup.splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+class Worker:
+    """One forked worker, good for one run. Always ended by `finish`, whatever happened."""
+
+    def __init__(self, pid: int, requests: int, reports: int) -> None:
+        self.pid = pid
+        self._requests = requests
+        self._reports = reports
+        self._rollup = _open_rollup(pid)
+        self._private_peak: int | None = None
+        self._samples = 0
+        self._reaped: tuple[int, resource.struct_rusage] | None = None
+
+    @classmethod
+    def start(cls, main: Callable[[int, int, int], None] = serve) -> Worker:
+        """Fork a worker. Call it first: the child inherits everything this process holds.
+
+        Raises:
+            GuestError: this process has other threads, or cannot fork.
+        """
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise GuestError("a worker can only be started from a process with one thread")
+        supervisor = os.getpid()
+        requests_out, requests_in = os.pipe()
+        reports_out, reports_in = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for descriptor in (requests_out, requests_in, reports_out, reports_in):
+                os.close(descriptor)
+            raise GuestError(f"cannot start a worker: {error.strerror}") from error
+        if pid == 0:
+            try:
+                main(requests_out, reports_in, supervisor)
+            finally:
+                os._exit(70)
+        os.close(requests_out)
+        os.close(reports_in)
+        os.set_blocking(requests_in, False)
+        os.set_blocking(reports_out, False)
+        worker = cls(pid, requests_in, reports_out)
+        # The worker confines itself only after this byte, once its memory map is open here.
+        os.write(requests_in, b"\n")
+        return worker
+
+    def wait_ready(self) -> Ready:
+        """Wait until the worker has confined itself, and give its word on how that went.
+
+        Raises:
+            GuestError: it could not load the guest, died or said something else.
+        """
+        deadline = monotonic_ns() + READY_SECONDS * 1_000_000_000
+        try:
+            kind, payload = self._read_frame(deadline, {READY: ready_size(), BROKEN: _BROKEN_BYTES})
+            if kind == READY:
+                return parse_ready(payload)
+            reason = payload.decode("utf-8", "replace")
+        except _WorkerGone:
+            reason = "it died while loading the guest" + self._describe_death()
+        except _TimeIsUp:
+            reason = f"it was not ready within {READY_SECONDS} s"
+        except FrameError as error:
+            reason = str(error)
+        self.finish()
+        raise GuestError(
+            f"the worker did not start: {reason}", hint="beddel-cli --version shows what is used"
+        )
+
+    def observe(self) -> Observed:
+        """Read from outside what the kernel enforces on the worker."""
+        status = parse_status(_read_text(f"/proc/{self.pid}/status") or "")
+        return Observed(
+            no_new_privs=_integer(status.get("NoNewPrivs"), 10),
+            seccomp_mode=_integer(status.get("Seccomp"), 10),
+            effective_capabilities=_integer(status.get("CapEff"), 16),
+            threads=_integer(status.get("Threads"), 10),
+            file_limit=self._limit(resource.RLIMIT_NOFILE),
+            core_limit=self._limit(resource.RLIMIT_CORE),
+        )
+
+    def _limit(self, which: int) -> int | None:
+        try:
+            return resource.prlimit(self.pid, which)[1]
+        except (OSError, ValueError):
+            return None
+
+    def run(self, request: Request) -> Answer:
+        """Send the job and wait for its ending, at most the wall limit and a fixed margin."""
+        started = monotonic_ns()
+        deadline = started + request.wall_ns + KILL_MARGIN_NS
+        report = snapshot = fault = None
+        timed_out = False
+        try:
+            payload = pack_request(request)
+            self._write(HEADER.pack(REQUEST, len(payload)) + payload, deadline)
+            report, snapshot = self._read_answer(request, deadline)
+        except _TimeIsUp:
+            timed_out = True
+        except _WorkerGone:
+            fault = "the worker died without a report"
+        except FrameError as error:
+            fault = str(error)
+        wall_ns = monotonic_ns() - started
+        self._sample()
+        status = self.finish(kill=report is None)
+        if report is not None and status != EXIT_DONE:
+            report, fault = None, f"the worker ended with status {status} after its report"
+        death = -status if status < 0 and fault is not None else None
+        return Answer(
+            report=report,
+            snapshot=snapshot if report is not None else None,
+            fault=fault,
+            timed_out=timed_out,
+            signal=death,
+            wall_ns=wall_ns,
+            usage=self.usage(),
+        )
+
+    def _read_answer(self, request: Request, deadline: int) -> tuple[Report, bytes | None]:
+        limit = report_limit(request.output_bytes, request.console_bytes)
+        kind, payload = self._read_frame(deadline, {REPORT: limit, BROKEN: _BROKEN_BYTES})
+        if kind == BROKEN:
+            raise FrameError(f"the worker broke: {payload.decode('utf-8', 'replace')}")
+        report = parse_report(payload, request)
+        snapshot = None
+        if request.want_snapshot:
+            # The run itself is over; only the copy of its memory is still on its way.
+            later = monotonic_ns() + READY_SECONDS * 1_000_000_000
+            _, snapshot = self._read_frame(later, {SNAPSHOT: report.memory_bytes})
+            if len(snapshot) != report.memory_bytes:
+                raise FrameError("a snapshot that is not as long as the reported memory")
+        return report, snapshot
+
+    def finish(self, *, kill: bool = True) -> int:
+        """End the worker and reap it; gives its exit code, or minus the signal that ended it.
+
+        Without `kill` an orderly worker is allowed to exit by itself, and one that has more to
+        say, or does not exit, is a fault like any other.
+        """
+        if self._reaped is None:
+            late = b""
+            if not kill:
+                os.write(self._requests, b"\n")
+                late = self._drain()
+            if kill or late:
+                self._kill()
+            _, status, usage = os.wait4(self.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            self._reaped = (70 if late and code == EXIT_DONE else code, usage)
+            for descriptor in (self._requests, self._reports, self._rollup):
+                if descriptor is not None:
+                    os.close(descriptor)
+        return self._reaped[0]
+
+    def usage(self) -> WorkerUsage:
+        """Give the kernel's figures of a finished worker."""
+        if self._reaped is None:
+            raise AssertionError("usage of a worker that still runs")
+        usage = self._reaped[1]
+        return WorkerUsage(
+            cpu_ns=round((usage.ru_utime + usage.ru_stime) * 1e9),
+            private_peak_bytes=self._private_peak,
+            samples=self._samples,
+        )
+
+    def _kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _describe_death(self) -> str:
+        status = self.finish()
+        return f" (signal {-status})" if status < 0 else f" (status {status})"
+
+    def _drain(self) -> bytes:
+        """Wait for the end of the pipe; anything before it, or no end in time, is returned."""
+        deadline = monotonic_ns() + KILL_MARGIN_NS * 10
+        try:
+            return self._read(1, deadline)
+        except _WorkerGone:
+            return b""
+        except _TimeIsUp:
+            return b"still running"
+
+    def _read_frame(self, deadline: int, allowed: dict[int, int]) -> tuple[int, bytes]:
+        kind, size = HEADER.unpack(self._read(HEADER.size, deadline))
+        if kind not in allowed:
+            raise FrameError(f"frame of type {kind} where {sorted(allowed)} may come")
+        if size > allowed[kind]:
+            raise FrameError(f"frame of {size} bytes, at most {allowed[kind]} may come")
+        return kind, self._read(size, deadline)
+
+    def _read(self, size: int, deadline: int) -> bytes:
+        poller = select.poll()
+        poller.register(self._reports, select.POLLIN)
+        parts = []
+        while size:
+            self._wait(poller, deadline)
+            try:
+                part = os.read(self._reports, min(size, 1 << 20))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise _WorkerGone
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _write(self, data: bytes, deadline: int) -> None:
+        poller = select.poll()
+        poller.register(self._requests, select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            self._wait(poller, deadline)
+            try:
+                rest = rest[os.write(self._requests, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise _WorkerGone from None
+
+    def _wait(self, poller: select.poll, deadline: int) -> None:
+        """Wait for the pipe, sampling the worker's memory while it computes."""
+        while True:
+            left_ms = (deadline - monotonic_ns()) // 1_000_000
+            if left_ms < 0:
+                raise _TimeIsUp
+            if poller.poll(min(left_ms + 1, _SAMPLE_MS)):
+                return
+            self._sample()
+
+    def _sample(self) -> None:
+        if self._rollup is None:
+            return
+        try:
+            os.lseek(self._rollup, 0, os.SEEK_SET)
+            text = os.read(self._rollup, 4096).decode("ascii", "replace")
+        except OSError:
+            return
+        private = parse_private_bytes(text)
+        if private is not None:
+            self._samples += 1
+            self._private_peak = max(private, self._private_peak or 0)
+
+
+def _open_rollup(pid: int) -> int | None:
+    # Opened before the worker makes itself non-dumpable; afterwards only root could.
+    try:
+        return os.open(f"/proc/{pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _read_text(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _integer(text: str | None, radix: int) -> int | None:
+    return None if text is None else int(text, radix)

@@ -1,0 +1,344 @@
+"""What is asked: a job file's bytes, checked, as one value.
+
+A job file is untrusted. It names what it would like; what it gets is for the plan to decide. Keys
+that a runtime cannot use, or that this version does not enforce, are refused and never ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from beddel_cli import shape
+from beddel_cli.errors import JobError, Place
+from beddel_cli.json_strict import compact_json, find_inexact
+from beddel_cli.limits import BY_KEY, PROGRAM_ONLY_KEYS, Limits, parse_limit
+from beddel_cli.record import changed, record
+from beddel_cli.yaml_safe import Document, Mark, parse_yaml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+FORMAT = 1
+RUNTIMES = ("javascript",)
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+_KEYS = (
+    *("beddel", "id", "name", "description", "version", "runtime", "code", "file", "input"),
+    *("limits", "network", "deterministic"),
+)
+# Part of the format, but nothing enforces them in this version.
+_NOT_YET = ("modules", "env", "mounts", "workspace", "max_concurrent", "command")
+_RUNTIMES_NOT_YET = ("python", "wasm", "process")
+
+
+@record
+class CodePlace:
+    """Where a job's code stands, to translate positions in it for people.
+
+    `line` and `column` are where its first character stands in `file`, None when the text there
+    is not the code line by line (folded or escaped YAML text).
+    """
+
+    file: str
+    line: int | None
+    column: int | None
+
+    def locate(self, line: int | None, column: int | None) -> Place:
+        """Give the place in the file of a 1-based position in the code."""
+        if line is None or self.line is None or self.column is None:
+            return Place(self.file, None if self.line is None else self.line, None)
+        if column is None:
+            return Place(self.file, self.line + line - 1, None)
+        # Every line of a YAML block is indented by the same amount; a file's by none.
+        return Place(self.file, self.line + line - 1, self.column + column - 1)
+
+
+@record
+class Job:
+    """A checked job.
+
+    Attributes:
+        source: the job file's bytes, as read.
+        file: its name for messages and receipts.
+        code: the body of an async function of `input`, UTF-8.
+        code_file: the name of the file the code came from, None when it stands in the job.
+        input: any JSON value.
+        limits: what the job asks for, None where it does not.
+        limit_places: where each limit is written, by field name.
+        deterministic: whether it asks for a frozen clock and a fixed seed.
+    """
+
+    source: bytes
+    file: str
+    id: str
+    name: str | None
+    description: str | None
+    version: str | None
+    runtime: str
+    code: bytes
+    code_file: str | None
+    code_place: CodePlace
+    input: Any
+    limits: Limits
+    limit_places: tuple[tuple[str, Place], ...]
+    deterministic: bool
+
+
+def load_job(path: str) -> Job:
+    """Read a job file, or standard input for `-`, and the code file it may name.
+
+    Raises:
+        NotFoundError: no such job, or no such code file.
+        JobError: not a valid job, with file, line and column.
+    """
+    from beddel_cli.files import read_beneath, read_file, read_stdin
+
+    if path == "-":
+        return parse_job(read_stdin("job"), "<stdin>")
+    job = parse_job(read_file(path, "job"), path)
+    if job.code_file is None:
+        return job
+    folder = os.path.dirname(os.path.abspath(path))
+    code = read_beneath(folder, job.code_file, "code file", _place(job, "file"))
+    _check_code(code, job.code_file)
+    return changed(job, code=code)
+
+
+def _place(job: Job, key: str) -> Place:
+    return parse_yaml(job.source, job.file).place((key,))
+
+
+def parse_job(data: bytes, file: str) -> Job:
+    """Read a job from its bytes. With `file:` in it, the code is left empty for `load_job`.
+
+    Raises:
+        JobError: with file, line and column of what is wrong.
+    """
+    document = parse_yaml(data, file)
+    _refuse_not_yet(document)
+    shape.mapping(document, (), _KEYS, ("beddel", "id", "runtime"))
+    version = shape.typed(document, ("beddel",), int)
+    if version != FORMAT:
+        raise JobError(
+            f"format {version} is not known",
+            place=document.place(("beddel",)),
+            expected=f"beddel: {FORMAT}",
+        )
+    _runtime(document)
+    if "network" in shape.mapping(document, (), _KEYS):
+        shape.one_of(document, ("network",), ("none",))
+    code, code_file, code_place = _code(document)
+    limits, places = _limits(document)
+    return Job(
+        source=data,
+        file=file,
+        id=_identifier(document),
+        name=_optional_text(document, "name"),
+        description=_optional_text(document, "description"),
+        version=_optional_text(document, "version"),
+        runtime="javascript",
+        code=code,
+        code_file=code_file,
+        code_place=code_place,
+        input=_input(document),
+        limits=limits,
+        limit_places=places,
+        deterministic=_optional_bool(document, "deterministic"),
+    )
+
+
+def snippet_job(code: bytes, file: str, runtime: str) -> Job:
+    """Make a job of a bare code file, as `exec --runtime javascript` runs it.
+
+    Raises:
+        JobError: the code is not UTF-8 text.
+    """
+    _check_code(code, file)
+    stem = os.path.splitext(os.path.basename(file))[0].lower()
+    name = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:63].strip("-")
+    return Job(
+        source=code,
+        file=file,
+        id=name or "snippet",
+        name=None,
+        description=None,
+        version=None,
+        runtime=runtime,
+        code=code,
+        code_file=file,
+        code_place=CodePlace(file, 1, 1),
+        input=None,
+        limits=Limits(),
+        limit_places=(),
+        deterministic=False,
+    )
+
+
+def with_input(job: Job, value: Any, file: str) -> Job:
+    """Give the job with another input.
+
+    Raises:
+        JobError: it holds a number that would not arrive as written.
+    """
+    problem = find_inexact(value)
+    if problem:
+        path, why = problem
+        raise JobError(f"{shape.dotted(('input', *path))}: {why}", place=Place(file))
+    return changed(job, input=value)
+
+
+def with_setting(job: Job, setting: str) -> Job:
+    """Apply one `--set input.path=JSON` to a job's input.
+
+    Raises:
+        JobError: not of that form, not JSON, or a path that leads through a value without keys.
+    """
+    from beddel_cli.json_strict import parse_json
+
+    path_text, equals, value_text = setting.partition("=")
+    keys = path_text.split(".")
+    if not equals or keys[0] != "input" or not all(keys):
+        raise JobError(
+            f"--set {setting!r} is not a setting",
+            expected="input.KEY=JSON, such as input.count=3 or 'input.name=\"Ann\"'",
+        )
+    try:
+        value = parse_json(value_text.encode("utf-8", "surrogateescape"), "--set")
+    except JobError as error:
+        error.hint = f"text is written in quotes: --set '{path_text}=\"{value_text}\"'"
+        raise
+    return with_input(job, _replaced(job.input, keys[1:], value, path_text), "--set")
+
+
+def _replaced(old: Any, keys: list[str], value: Any, whole: str) -> Any:
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    if old is None:
+        old = {}
+    if isinstance(old, dict):
+        return {**old, key: _replaced(old.get(key), rest, value, whole)}
+    if isinstance(old, list) and key.isascii() and key.isdigit() and int(key) < len(old):
+        index = int(key)
+        return [*old[:index], _replaced(old[index], rest, value, whole), *old[index + 1 :]]
+    raise JobError(
+        f"--set {whole}: there is no {key!r} to set",
+        expected="a key of a mapping, or the number of an item that is there",
+    )
+
+
+def input_bytes(job: Job) -> bytes:
+    """Give the JSON that the guest is handed."""
+    return compact_json(job.input)
+
+
+def _refuse_not_yet(document: Document) -> None:
+    value = document.value
+    if not isinstance(value, dict):
+        return
+    for key in _NOT_YET:
+        if key in value:
+            raise JobError(
+                f"{key!r} is not enforced by this version, so a job that asks for it is not run",
+                place=document.key_place((key,)),
+                hint=f"remove {key!r}",
+            )
+
+
+def _runtime(document: Document) -> None:
+    value = shape.text(document, ("runtime",))
+    if value in _RUNTIMES_NOT_YET:
+        raise JobError(
+            f"runtime {value!r} is not available in this version",
+            place=document.place(("runtime",)),
+            expected=" or ".join(RUNTIMES),
+        )
+    shape.one_of(document, ("runtime",), RUNTIMES)
+
+
+def _identifier(document: Document) -> str:
+    value = shape.text(document, ("id",))
+    if not _ID.match(value):
+        raise JobError(
+            f"not a valid id: {value!r}",
+            place=document.place(("id",)),
+            expected="1 to 63 of a-z, 0-9 and -, not starting with -",
+        )
+    return value
+
+
+def _code(document: Document) -> tuple[bytes, str | None, CodePlace]:
+    has_code = shape.at(document, ("code",)) is not None
+    has_file = shape.at(document, ("file",)) is not None
+    if has_code == has_file:
+        raise JobError(
+            "a javascript job has either `code` or `file`" + (", not both" if has_code else ""),
+            place=document.place(("file",) if has_file else ()),
+        )
+    if has_file:
+        name = shape.text(document, ("file",))
+        return b"", name, CodePlace(name, 1, 1)
+    code = shape.text(document, ("code",)).encode("utf-8")
+    _check_code(code, document.file)
+    mark = document.marks[("code",)]
+    return code, None, _code_place(document.file, mark)
+
+
+def _code_place(file: str, mark: Mark) -> CodePlace:
+    return CodePlace(file, mark.first_line, mark.first_column if mark.linear else None)
+
+
+def _check_code(code: bytes, file: str) -> None:
+    try:
+        code.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = code.count(b"\n", 0, error.start) + 1
+        raise JobError("the code is not valid UTF-8", place=Place(file, line)) from None
+
+
+def _input(document: Document) -> Any:
+    value = shape.at(document, ("input",))
+    problem = find_inexact(value)
+    if problem:
+        path, why = problem
+        raise JobError(
+            f"{shape.dotted(('input', *path))}: {why}",
+            place=document.place(("input", *path)),
+            hint="write it in quotes and use BigInt(…) in the code",
+        )
+    return value
+
+
+def _limits(document: Document) -> tuple[Limits, tuple[tuple[str, Place], ...]]:
+    if shape.at(document, ("limits",)) is None:
+        return Limits(), ()
+    allowed = (*BY_KEY, *PROGRAM_ONLY_KEYS)
+    given = shape.mapping(document, ("limits",), allowed)
+    values: dict[str, int] = {}
+    places: list[tuple[str, Place]] = []
+    for key, value in given.items():
+        place = document.place(("limits", key))
+        if key not in BY_KEY:
+            raise JobError(
+                f"limits.{key} is for programs; an isolate cannot use it",
+                place=document.key_place(("limits", key)),
+                expected=", ".join(BY_KEY),
+            )
+        field = BY_KEY[key]
+        try:
+            values[field.field] = parse_limit(field, value)
+        except JobError as error:
+            error.place = place
+            raise
+        places.append((field.field, place))
+    return Limits(**values), tuple(places)
+
+
+def _optional_text(document: Document, key: str) -> str | None:
+    return None if shape.at(document, (key,)) is None else shape.text(document, (key,))
+
+
+def _optional_bool(document: Document, key: str) -> bool:
+    value = shape.at(document, (key,))
+    return False if value is None else bool(shape.typed(document, (key,), bool))

@@ -1,0 +1,113 @@
+"""JSON without surprises: no duplicate keys, no NaN, no number that JavaScript would change."""
+
+from __future__ import annotations
+
+import json
+
+from beddel_cli.errors import JobError, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_SAFE_INTEGER = (1 << 53) - 1
+MAX_DEPTH = 256
+
+
+class _Rejected(ValueError):
+    """A construct that strict JSON does not have."""
+
+
+def parse_json(data: bytes, file: str) -> Any:
+    """Read one JSON value in UTF-8.
+
+    Raises:
+        JobError: with line and column where the parser knows them.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise JobError("not valid UTF-8", place=Place(file, line, column)) from None
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
+        )
+    except json.JSONDecodeError as error:
+        place = Place(file, error.lineno, error.colno)
+        raise JobError(f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", place=place) from None
+    except _Rejected as error:
+        raise JobError(str(error), place=Place(file)) from None
+    except RecursionError:
+        raise JobError("nested too deeply", place=Place(file)) from None
+    except ValueError:
+        # int() refuses absurdly long numbers; nothing else is left to fail here.
+        raise JobError("a number of too many digits", place=Place(file)) from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Rejected(f"duplicate key {key!r}")
+            seen.add(key)
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise _Rejected(f"JSON has no such number: {name}")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _Rejected(f"a number outside the range of JSON: {text[:40]}")
+    return value
+
+
+def find_inexact(value: Any) -> tuple[tuple[str | int, ...], str] | None:
+    """Find the first number or nesting that would not arrive as written.
+
+    Gives its path and why, or None when every value travels exactly.
+    """
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while waiting:
+        path, item = waiting.pop()
+        if len(path) > MAX_DEPTH:
+            return path, f"nested deeper than {MAX_DEPTH}"
+        if isinstance(item, dict):
+            waiting.extend(((*path, key), child) for key, child in item.items())
+        elif isinstance(item, list):
+            waiting.extend(((*path, index), child) for index, child in enumerate(item))
+        elif type(item) is int and abs(item) > MAX_SAFE_INTEGER:
+            return path, "a whole number that JavaScript cannot hold exactly"
+    return None
+
+
+def canonical_json(value: Any) -> bytes:
+    """Give compact JSON with sorted keys: the bytes that digests of our own values are over.
+
+    Lone surrogates are escaped, so the result is always valid UTF-8.
+    """
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _encode(text, value)
+
+
+def compact_json(value: Any) -> bytes:
+    """Give compact JSON in the value's own key order, as valid UTF-8."""
+    return _encode(json.dumps(value, ensure_ascii=False, separators=(",", ":")), value)
+
+
+def _encode(text: str, value: Any) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Lone surrogates: escape them, and leave everything else readable.
+        return b"".join(
+            b"\\u%04x" % ord(char) if 0xD800 <= ord(char) <= 0xDFFF else char.encode("utf-8")
+            for char in text
+        )

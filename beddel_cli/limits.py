@@ -1,0 +1,179 @@
+"""Limits of a run: what they are called, how they are written, which of two is tighter.
+
+One table serves the job's `limits`, the profile's, the command line's flags and the receipt.
+Units are written out, since `2MB` and `500` have meant too many things.
+"""
+
+from __future__ import annotations
+
+from beddel_cli.errors import JobError
+from beddel_cli.record import changed, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_TIME_UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
+_WRONG_UNITS = {
+    "B": {"K": "KiB", "KB": "KiB", "k": "KiB", "kB": "KiB", "M": "MiB", "MB": "MiB", "m": "MiB"}
+    | {"mb": "MiB", "G": "GiB", "GB": "GiB", "gb": "GiB", "kib": "KiB", "mib": "MiB"},
+    "s": {"sec": "s", "secs": "s", "seconds": "s", "S": "s", "m": "min", "mins": "min"}
+    | {"minutes": "min", "msec": "ms", "millis": "ms", "MS": "ms"},
+}
+# Beyond these no figure means anything, and none fits every field it travels in.
+_LARGEST = {"size": 1 << 40, "time": 86_400_000_000_000, "count": (1 << 53) - 1}
+_SMALLEST = {"size": 1, "time": 1_000_000, "count": 1}
+
+
+@record
+class Limits:
+    """The limits of one run. None: not limited here.
+
+    Attributes:
+        memory_bytes: linear memory of the isolate.
+        wall_ns: time from the job's bytes entering the worker to its ending.
+        fuel: instructions of the engine's own accounting.
+        output_bytes: the result as JSON.
+        console_bytes: what `console` may keep.
+    """
+
+    memory_bytes: int | None = None
+    wall_ns: int | None = None
+    fuel: int | None = None
+    output_bytes: int | None = None
+    console_bytes: int | None = None
+
+
+@record
+class LimitField:
+    """One limit: its key in YAML and (with hyphens) on the command line, field, and kind."""
+
+    key: str
+    field: str
+    kind: str
+    help: str
+
+
+FIELDS = (
+    LimitField("memory", "memory_bytes", "size", "linear memory of the isolate, such as 1MiB"),
+    LimitField("timeout", "wall_ns", "time", "wall-clock time of the job, such as 500ms"),
+    LimitField("fuel", "fuel", "count", "engine instructions the job may spend"),
+    LimitField("max_output", "output_bytes", "size", "size of the result as JSON, such as 64KiB"),
+    LimitField("max_console", "console_bytes", "size", "what console.* may keep, such as 16KiB"),
+)
+BY_KEY = {field.key: field for field in FIELDS}
+# Limits of programs. Named here so that a job which asks for them in an isolate is refused with
+# the right reason instead of as a misspelling.
+PROGRAM_ONLY_KEYS = ("cpu_time", "cpus", "processes", "disk", "inodes", "open_files")
+
+
+def parse_limit(field: LimitField, value: object) -> int:
+    """Read one limit as a job, a profile or a flag writes it; gives bytes, ns or a count.
+
+    Raises:
+        JobError: wrong type, unit or range, with what was expected.
+    """
+    if field.kind == "count":
+        number = _parse_count(field, value)
+    else:
+        units = _SIZE_UNITS if field.kind == "size" else _TIME_UNITS
+        number = _parse_quantity(field, value, units)
+    if not _SMALLEST[field.kind] <= number <= _LARGEST[field.kind]:
+        raise JobError(
+            f"{field.key} is out of range: {value!r}",
+            expected=f"{format_limit(field, _SMALLEST[field.kind])} to "
+            f"{format_limit(field, _LARGEST[field.kind])}",
+            got=str(value),
+        )
+    return number
+
+
+def _parse_count(field: LimitField, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.isascii() and value.replace("_", "").isdigit():
+        digits = value.replace("_", "")
+        if len(digits) <= 20:
+            return int(digits)
+    raise JobError(
+        f"{field.key} is not a whole number: {value!r}", expected="a number such as 50000000"
+    )
+
+
+def _parse_quantity(field: LimitField, value: object, units: dict[str, int]) -> int:
+    example = "2MiB" if "B" in units else "500ms"
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise JobError(
+            f"{field.key} is not a quantity: {value!r}", expected=f"a text such as {example}"
+        )
+    text = str(value).strip()
+    digits = len(text) - len(text.lstrip("0123456789."))
+    number, unit = text[:digits], text[digits:].strip()
+    if unit not in units:
+        suggestion = _WRONG_UNITS["B" if "B" in units else "s"].get(unit)
+        if not unit:
+            suggestion = "MiB" if "B" in units else "s"
+        hint = f"write {number}{suggestion}" if suggestion and number else None
+        raise JobError(
+            f"{field.key} has no known unit: {value!r}",
+            expected=f"a number with {', '.join(units)}, such as {example}",
+            hint=hint,
+        )
+    return _scale(field, value, number, units[unit])
+
+
+def _scale(field: LimitField, value: object, number: str, factor: int) -> int:
+    whole, point, fraction = number.partition(".")
+    if not whole or (point and not fraction) or "." in fraction or len(number) > 18:
+        raise JobError(f"{field.key} is not a number with a unit: {value!r}")
+    scaled = int(whole + fraction) * factor
+    divisor = 10 ** len(fraction)
+    if scaled % divisor:
+        raise JobError(
+            f"{field.key} is not a whole number of its smallest unit: {value!r}",
+            expected="a quantity without a rest",
+        )
+    return scaled // divisor
+
+
+def format_limit(field: LimitField, number: int) -> str:
+    """Write a limit as a job would, exactly: 2MiB, 1500ms, 50000000."""
+    if field.kind == "count":
+        return str(number)
+    units = _SIZE_UNITS if field.kind == "size" else _TIME_UNITS
+    for unit, factor in sorted(units.items(), key=lambda item: -item[1]):
+        if number % factor == 0 and number >= factor:
+            return f"{number // factor}{unit}"
+    return f"{number}{'B' if field.kind == 'size' else 'ns'}"
+
+
+def tightest(a: Limits, b: Limits) -> Limits:
+    """Give the smaller of each limit; a limit only one side has is that one."""
+    return _combine(a, b, min)
+
+
+def _combine(a: Limits, b: Limits, choose: Callable[[int, int], int]) -> Limits:
+    values: dict[str, int | None] = {}
+    for field in FIELDS:
+        left, right = getattr(a, field.field), getattr(b, field.field)
+        if left is None or right is None:
+            values[field.field] = right if left is None else left
+        else:
+            values[field.field] = choose(left, right)
+    return changed(a, **values)
+
+
+def exceeding(asked: Limits, granted: Limits) -> tuple[LimitField, ...]:
+    """Give the limits in which `asked` is looser than `granted`; empty means it fits."""
+    over = []
+    for field in FIELDS:
+        want, have = getattr(asked, field.field), getattr(granted, field.field)
+        if want is not None and have is not None and want > have:
+            over.append(field)
+    return tuple(over)
+
+
+def as_json(limits: Limits) -> dict[str, int | None]:
+    """Give the limits by field name, in the order of the table."""
+    return {field.field: getattr(limits, field.field) for field in FIELDS}

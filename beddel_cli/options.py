@@ -1,0 +1,133 @@
+"""The options of `run` and `exec`, in one table that serves two readers.
+
+`cli` turns the table into Typer commands: help, completion, every error message. `parse_plain`
+reads the plain, correct form without Typer, whose import costs as much as the rest of a run; it
+gives up (None) on anything it is not sure of, and the command line then starts over with Typer.
+A test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from beddel_cli.limits import FIELDS
+from beddel_cli.profile import DEFAULT
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Values = dict[str, str | bool | list[str] | None]
+
+VALUE, FLAG, MANY = "value", "flag", "many"
+
+
+@record
+class Option:
+    """One option: its field, spellings, kind, metavar, default and help."""
+
+    field: str
+    spellings: tuple[str, ...]
+    kind: str
+    metavar: str
+    default: str | None
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+def _value(
+    field: str, metavar: str, text: str, default: str | None = None, *short: str
+) -> Option:
+    spelling = "--" + field.replace("_", "-")
+    return Option(field, (spelling, *short), VALUE, metavar, default, text)
+
+
+OPTIONS = (
+    _value("profile", "NAME|FILE", "What the job may have: a built-in name or a file.", DEFAULT),
+    _value("input", "FILE|-", "Input as JSON (YAML if the name ends in .yaml); - is stdin."),
+    Option("set", ("--set",), MANY, "input.KEY=JSON", None, "Set one value of the input."),
+    *(
+        _value(field.key, field.kind.upper(), f"Tighten: {field.help}.")
+        for field in FIELDS
+    ),
+    _value("receipt", "FILE", "Write the receipt (DSSE) here instead of into BEDDEL_HOME."),
+    _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),
+    _value("heap_snapshot", "FILE", "Write the isolate's linear memory as it was at the end."),
+    _value("signing_key", "FILE", "Sign with this PKCS#8 PEM key."),
+    Option("require_key", ("--require-key",), FLAG, "", None, "Never make a key; fail instead."),
+    _value("tenant", "NAME", "Who the run is for (or BEDDEL_TENANT)."),
+    Option("json", ("--json",), FLAG, "", None, "Print one JSON document instead."),
+    Option("raw", ("--raw",), FLAG, "", None, "Send the output to a terminal unescaped."),
+    Option("quiet", ("--quiet", "-q"), FLAG, "", None, "Print the result and nothing else."),
+    Option("verbose", ("--verbose", "-v"), FLAG, "", None, "Print where each figure is from."),
+    Option(
+        "color",
+        ("--color",),
+        VALUE,
+        "WHEN",
+        "auto",
+        "Colour on standard error: auto, always or never.",
+        ("auto", "always", "never"),
+    ),
+    Option(
+        "log_format",
+        ("--log-format",),
+        VALUE,
+        "FORMAT",
+        "text",
+        "The summary on standard error: text or json.",
+        ("text", "json"),
+    ),
+)
+_BY_SPELLING = {spelling: option for option in OPTIONS for spelling in option.spellings}
+
+
+def defaults() -> Values:
+    """Give every option at its default."""
+    values: Values = {}
+    for option in OPTIONS:
+        values[option.field] = (
+            [] if option.kind == MANY else False if option.kind == FLAG else option.default
+        )
+    return values
+
+
+def parse_plain(arguments: Sequence[str]) -> tuple[str, Values] | None:
+    """Read `JOB [OPTIONS]` in its plain form; None for anything else, right or wrong.
+
+    Plain: long options or `-q`/`-v`, values as the next word or after `=`, each option that takes
+    one value at most once, exactly one job.
+    """
+    values = defaults()
+    job: str | None = None
+    seen: set[str] = set()
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            if job is not None or not word:
+                return None
+            job = word
+            continue
+        name, equals, value = word.partition("=")
+        option = _BY_SPELLING.get(name)
+        if option is None or (equals and not name.startswith("--")):
+            return None
+        if option.kind == FLAG:
+            if equals:
+                return None
+            values[option.field] = True
+            continue
+        if not equals:
+            value = next(words, "")
+            if value.startswith("-") and value != "-":
+                return None
+        if not value or (option.kind == VALUE and option.field in seen):
+            return None
+        if option.choices and value not in option.choices:
+            return None
+        seen.add(option.field)
+        found = values[option.field]
+        if isinstance(found, list):
+            found.append(value)
+        else:
+            values[option.field] = value
+    return None if job is None else (job, values)

@@ -1,0 +1,348 @@
+"""What an ending means. Pure: the plan and what came back from the worker in, an Outcome out.
+
+The table of statuses, reasons and exit codes lives here and nowhere else. Nothing a worker says is
+believed beyond what the supervisor's own clock, pipes and limits allow.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+
+from beddel_cli.errors import JobError, Place, RefusedError
+from beddel_cli.isolate.frames import NO_TRAP_CODE, NOT_STARTED, TRAPPED
+from beddel_cli.json_strict import parse_json
+from beddel_cli.limits import FIELDS, format_limit
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from beddel_cli.isolate.frames import Ready, Report
+    from beddel_cli.isolate.supervisor import Answer
+    from beddel_cli.job import Job
+    from beddel_cli.plan import Plan
+
+SUCCESS, FAILURE, LIMIT = "success", "failure", "limit"
+REFUSED, FAULT, INTERRUPTED = "refused", "fault", "interrupted"
+STATUSES = (SUCCESS, FAILURE, LIMIT, REFUSED, FAULT, INTERRUPTED)
+
+# reason -> (status, exit code, the limit's key where one ended the run)
+REASONS: dict[str, tuple[str, int, str | None]] = {
+    "ok": (SUCCESS, 0, None),
+    "thrown": (FAILURE, 1, None),
+    "syntax": (FAILURE, 1, None),
+    "stack": (FAILURE, 1, None),
+    "trap": (FAILURE, 1, None),
+    "not-json": (FAILURE, 1, None),
+    "unsettled": (FAILURE, 1, None),
+    "wall": (LIMIT, 124, "timeout"),
+    "fuel": (LIMIT, 124, "fuel"),
+    "output": (LIMIT, 124, "max_output"),
+    "memory": (LIMIT, 137, "memory"),
+    "limits": (REFUSED, 126, None),
+    "protection": (REFUSED, 126, None),
+    "worker-fault": (FAULT, 125, None),
+    "interrupted": (INTERRUPTED, 130, None),
+    "terminated": (INTERRUPTED, 143, None),
+}
+
+# The guest's status words (guests/javascript/README.md) by number.
+_GUEST_REASONS = ("ok", "thrown", "memory", "stack", "unsettled", "not-json", "syntax")
+_LEVELS = ("log", "info", "warn", "error", "debug")
+_SOURCE_NAME = "job.js:"
+_TRAP_STACK_OVERFLOW, _TRAP_INTERRUPT, _TRAP_OUT_OF_FUEL = 0, 10, 11
+_MESSAGES = {
+    "unsettled": "the job waits for a promise that nothing will ever settle",
+    "memory": "the isolate's memory is used up",
+    "stack": "the isolate's stack is used up",
+    "trap": "the isolate was aborted by the engine",
+}
+
+
+@record
+class ConsoleLine:
+    """One call of `console.*`: its level and text; the text may hold anything at all."""
+
+    level: str
+    text: str
+
+
+@record
+class JobFailure:
+    """What the job itself did wrong, in its own words.
+
+    `place` is in the file its author wrote; `stack` is the guest's own, positions in the code.
+    """
+
+    name: str
+    message: str
+    stack: str
+    place: Place | None
+
+
+@record
+class Usage:
+    """What a run used. None: not measured.
+
+    Attributes:
+        wall_ns: supervisor's clock, from sending the job to its ending.
+        guest_wall_ns, guest_cpu_ns, instantiate_ns: the worker's word.
+        setup_ns: the worker's word, from its fork to being confined.
+        worker_cpu_ns: kernel, wait4.
+        fuel: the worker's word.
+        memory_bytes: the worker's word; linear memory never shrinks, so the last size is the peak.
+        memory_digest: the worker's word; SHA-256 over SHA-256 of each 4 KiB page.
+        worker_private_bytes: kernel, largest of `worker_samples` readings of smaps_rollup.
+    """
+
+    wall_ns: int | None = None
+    guest_wall_ns: int | None = None
+    guest_cpu_ns: int | None = None
+    instantiate_ns: int | None = None
+    setup_ns: int | None = None
+    worker_cpu_ns: int | None = None
+    fuel: int | None = None
+    memory_bytes: int | None = None
+    memory_digest: str | None = None
+    worker_private_bytes: int | None = None
+    worker_samples: int = 0
+
+
+@record
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status, reason, exit_code: from the table above.
+        message: one sentence for people, None on success.
+        limit: the key of the limit that ended the run.
+        signal: the signal that ended the worker, when one did.
+        ended_by: who noticed a limit: `engine` or `supervisor`.
+        failure: the job's own error.
+        output: the result's JSON bytes, only on success.
+        console: what the job wrote, as far as it was kept.
+        console_dropped_bytes: how much was not.
+    """
+
+    status: str
+    reason: str
+    exit_code: int
+    message: str | None = None
+    limit: str | None = None
+    signal: int | None = None
+    ended_by: str | None = None
+    failure: JobFailure | None = None
+    output: bytes | None = None
+    console: tuple[ConsoleLine, ...] = ()
+    console_dropped_bytes: int = 0
+    usage: Usage = Usage()
+
+
+class _LieError(Exception):
+    """The worker claims something that cannot be."""
+
+
+def refused(error: RefusedError) -> Outcome:
+    """Give the outcome of a refusal: nothing ran, nothing was measured."""
+    status, code, _ = REASONS[error.reason]
+    return Outcome(status, error.reason, code, message=error.message)
+
+
+def interrupted(reason: str) -> Outcome:
+    """Give the outcome of a run that the user (`interrupted`) or the system (`terminated`) ended."""
+    status, code, _ = REASONS[reason]
+    words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by SIGTERM"}
+    return Outcome(status, reason, code, message=words[reason])
+
+
+def judge(job: Job, plan: Plan, ready: Ready, answer: Answer) -> Outcome:
+    """Decide how a run ended from what came back of it."""
+    usage = _kernel_usage(answer, ready)
+    if answer.report is None:
+        return _without_report(plan, answer, usage)
+    try:
+        return _with_report(job, plan, answer, answer.report, usage)
+    except _LieError as lie:
+        return _make("worker-fault", usage, message=f"the worker is not to be believed: {lie}")
+
+
+def _make(reason: str, usage: Usage, **more: object) -> Outcome:
+    status, code, limit = REASONS[reason]
+    return Outcome(status, reason, code, limit=limit, usage=usage, **more)  # type: ignore[arg-type]
+
+
+def _kernel_usage(answer: Answer, ready: Ready) -> Usage:
+    return Usage(
+        wall_ns=answer.wall_ns,
+        setup_ns=ready.setup_ns,
+        worker_cpu_ns=answer.usage.cpu_ns,
+        worker_private_bytes=answer.usage.private_peak_bytes,
+        worker_samples=answer.usage.samples,
+    )
+
+
+def _full_usage(kernel: Usage, report: Report) -> Usage:
+    return Usage(
+        wall_ns=kernel.wall_ns,
+        guest_wall_ns=report.wall_ns,
+        guest_cpu_ns=report.cpu_ns,
+        instantiate_ns=report.instantiate_ns,
+        setup_ns=kernel.setup_ns,
+        worker_cpu_ns=kernel.worker_cpu_ns,
+        fuel=report.fuel_used,
+        memory_bytes=report.memory_bytes,
+        memory_digest=report.memory_digest.hex(),
+        worker_private_bytes=kernel.worker_private_bytes,
+        worker_samples=kernel.worker_samples,
+    )
+
+
+def _without_report(plan: Plan, answer: Answer, usage: Usage) -> Outcome:
+    if answer.timed_out:
+        return _make("wall", usage, message=_limit_message(plan, "timeout"), ended_by="supervisor")
+    message = answer.fault or "the worker ended without a word"
+    if answer.signal == signals.SIGSYS:
+        message = "the worker was killed by seccomp: it tried a system call it has no use for"
+    elif answer.signal is not None:
+        message += f"; it was ended by {_signal_name(answer.signal)}"
+    return _make("worker-fault", usage, message=message, signal=answer.signal)
+
+
+def _with_report(
+    job: Job, plan: Plan, answer: Answer, report: Report, kernel: Usage
+) -> Outcome:
+    usage = _full_usage(kernel, report)
+    console = _console(report.console)
+    dropped = report.console_dropped_bytes
+    reason = _reason(plan, answer, report)
+    if reason == "ok":
+        _check_output(report.output)
+        return _make(
+            "ok", usage, output=report.output, console=console, console_dropped_bytes=dropped
+        )
+    failure = _failure(job, report) if REASONS[reason][0] == FAILURE else None
+    return _make(
+        reason,
+        usage,
+        message=_message(plan, reason, report, failure),
+        ended_by="engine" if REASONS[reason][0] == LIMIT else None,
+        failure=failure,
+        console=console,
+        console_dropped_bytes=dropped,
+    )
+
+
+def _reason(plan: Plan, answer: Answer, report: Report) -> str:
+    if report.ending == NOT_STARTED:
+        raise _LieError("it says the isolate did not fit, which was checked before")
+    if report.ending == TRAPPED:
+        return _trap_reason(plan, answer, report)
+    if report.status >= len(_GUEST_REASONS):
+        raise _LieError("it says the input was not JSON, which it was")
+    reason = _GUEST_REASONS[report.status]
+    if reason == "ok" and report.output_total_bytes > (plan.limits.output_bytes or 0):
+        return "output"
+    return reason
+
+
+def _trap_reason(plan: Plan, answer: Answer, report: Report) -> str:
+    code = report.trap_code
+    if code == _TRAP_INTERRUPT:
+        if answer.wall_ns < (plan.limits.wall_ns or 0):
+            raise _LieError("it says the time was up before it was")
+        return "wall"
+    if code == _TRAP_OUT_OF_FUEL:
+        return "fuel"
+    if code == _TRAP_STACK_OVERFLOW:
+        return "stack"
+    return "memory" if report.status == _GUEST_REASONS.index("memory") else "trap"
+
+
+def _check_output(output: bytes) -> None:
+    try:
+        parse_json(output, "output")
+    except JobError as error:
+        raise _LieError(f"its output is {error.message}") from None
+
+
+def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None) -> str:
+    limit = REASONS[reason][2]
+    if reason == "output":
+        return f"{_limit_message(plan, 'max_output')}: the result has {report.output_total_bytes} B"
+    if limit is not None:
+        return _limit_message(plan, limit)
+    if reason == "not-json":
+        why = failure.message if failure else ""
+        return "the job's result cannot be written as JSON" + (f": {why}" if why else "")
+    if reason in _MESSAGES:
+        return _MESSAGES[reason]
+    if failure is None:
+        raise AssertionError("bug in beddel-cli: a failure without an error")
+    return ": ".join(part for part in (failure.name, failure.message) if part) or "it threw"
+
+
+def _limit_message(plan: Plan, key: str) -> str:
+    field = next(field for field in FIELDS if field.key == key)
+    return f"{key.replace('_', ' ')} limit of {format_limit(field, getattr(plan.limits, field.field))}"
+
+
+def _failure(job: Job, report: Report) -> JobFailure:
+    stack = _text(report.error_stack)
+    line, column = error_position(stack)
+    trapped = report.trap_code != NO_TRAP_CODE
+    return JobFailure(
+        name=_text(report.error_name),
+        message=_text(report.error_message),
+        stack=stack,
+        place=None if trapped or line is None else job.code_place.locate(line, column),
+    )
+
+
+def error_position(stack: str) -> tuple[int | None, int | None]:
+    """Find line and column of the topmost frame in the job's own code; None where there is none.
+
+    The stack is the guest's own text, so this is a help for people and never a fact.
+    """
+    start = stack.find(_SOURCE_NAME)
+    if start < 0:
+        return None, None
+    rest = stack[start + len(_SOURCE_NAME) :]
+    numbers = []
+    for part in rest.split(":", 2)[:2]:
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits or len(digits) > 9:
+            break
+        numbers.append(int(digits))
+        if digits != part:
+            break
+    return (*numbers, None, None)[0], (*numbers, None, None)[1]
+
+
+def _console(data: bytes) -> tuple[ConsoleLine, ...]:
+    lines = []
+    start = 0
+    while start < len(data):
+        if start + 4 > len(data):
+            raise _LieError("its console breaks off")
+        header = int.from_bytes(data[start : start + 4], "little")
+        end = start + 4 + (header >> 3)
+        level = header & 7
+        if end > len(data) or level >= len(_LEVELS):
+            raise _LieError("its console has no proper entries")
+        lines.append(ConsoleLine(_LEVELS[level], _text(data[start + 4 : end])))
+        start = end
+    return tuple(lines)
+
+
+def _text(data: bytes) -> str:
+    # The guest writes lone surrogates as three bytes; anything else that is not UTF-8 is marked.
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

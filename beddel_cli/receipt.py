@@ -1,0 +1,282 @@
+"""Decide which bytes are signed: one in-toto statement for one run, whatever its ending.
+
+Pure: values in, bytes out. Digests and lengths stand for everything the job read or wrote; no
+output, message or input of a job is in a receipt. Integers above 2^53 - 1 travel as text.
+
+Source: in-toto Attestation Framework, Statement v1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json
+from beddel_cli.plan import camel_case, policy_json
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from beddel_cli.errors import RefusedError
+    from beddel_cli.host import Host
+    from beddel_cli.job import Job
+    from beddel_cli.outcome import Outcome
+    from beddel_cli.plan import Plan
+    from beddel_cli.profile import Profile
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://github.com/beddel/beddel-cli/attestation/sandbox-run/v0.1"
+
+
+@record
+class Guest:
+    """What ran the job: the guest's and the engine's names, versions and digests."""
+
+    name: str
+    version: str
+    wasm_digest: str
+    code_digest: str | None
+    code_source: str | None
+    engine: str
+    engine_version: str
+    settings_digest: str
+
+
+@record
+class Run:
+    """Everything about one run that its receipt tells.
+
+    Attributes:
+        run_id: lower-case hex, sortable by time.
+        clock_us, seed: what the guest was started with; None when it was not.
+        plan: None when the run was refused.
+        refusal: why it was, else None.
+        wall_ns: supervisor's clock, from its start to the signing of this.
+        cpu_ns: the supervisor's own CPU time until then.
+    """
+
+    run_id: str
+    tenant: str
+    version: str
+    started_at: str
+    finished_at: str
+    job: Job
+    input: bytes
+    profile: Profile
+    host: Host
+    guest: Guest
+    plan: Plan | None
+    refusal: RefusedError | None
+    outcome: Outcome
+    clock_us: int | None
+    seed: int | None
+    snapshot_digest: str | None
+    snapshot_bytes: int | None
+    key_id: str
+    key_origin: str
+    wall_ns: int
+    cpu_ns: int
+
+
+def make_statement(run: Run) -> bytes:
+    """Give the statement's JSON: compact, sorted keys, valid UTF-8."""
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": _subjects(run),
+        "predicateType": PREDICATE_TYPE,
+        "predicate": _predicate(run),
+    }
+    return canonical_json(_with_large_integers_as_text(statement))
+
+
+def sha256(data: bytes) -> dict[str, str]:
+    """Give an in-toto DigestSet of some bytes."""
+    return {"sha256": hashlib.sha256(data).hexdigest()}
+
+
+def console_text(outcome: Outcome) -> bytes:
+    """Give the console as the bytes a receipt digests: `level text` lines."""
+    lines = (f"{line.level} {line.text}\n" for line in outcome.console)
+    return "".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _subjects(run: Run) -> list[dict[str, Any]]:
+    subjects = [{"name": "job", "digest": sha256(run.job.source)}]
+    if run.outcome.output is not None:
+        subjects.append({"name": "output", "digest": sha256(run.outcome.output)})
+    if run.snapshot_digest is not None:
+        subjects.append({"name": "heap-snapshot", "digest": {"sha256": run.snapshot_digest}})
+    return subjects
+
+
+def _predicate(run: Run) -> dict[str, Any]:
+    return {
+        "runId": run.run_id,
+        "tenant": run.tenant,
+        "beddel": {"name": "beddel-cli", "version": run.version},
+        "startedAt": run.started_at,
+        "finishedAt": run.finished_at,
+        "job": {
+            "id": run.job.id,
+            "version": run.job.version,
+            "digest": sha256(run.job.source),
+        },
+        "profile": {
+            "name": run.profile.name,
+            "digest": {"sha256": run.profile.digest},
+            "builtIn": run.profile.built_in,
+        },
+        "plan": None if run.plan is None else policy_json(run.plan),
+        "planDigest": None if run.plan is None else {"sha256": run.plan.digest},
+        "limitOrigins": {}
+        if run.plan is None
+        else {camel_case(field): origin for field, origin in run.plan.origins},
+        "runtime": _runtime(run),
+        "controls": _controls(run),
+        "outcome": _outcome(run),
+        "determinism": _determinism(run),
+        "usage": _usage(run),
+        "output": _output(run),
+        "console": _console(run),
+        "heapSnapshot": None
+        if run.snapshot_digest is None
+        else {"digest": {"sha256": run.snapshot_digest}, "bytes": run.snapshot_bytes},
+        "resolvedDependencies": _dependencies(run),
+        "environmentNames": [],
+        "host": {
+            "system": run.host.system,
+            "machine": run.host.machine,
+            "kernel": run.host.kernel,
+        },
+        "key": {"id": run.key_id, "origin": run.key_origin},
+        "log": None,
+    }
+
+
+def _runtime(run: Run) -> dict[str, Any]:
+    guest = run.guest
+    return {
+        "name": run.job.runtime,
+        "guest": {
+            "name": guest.name,
+            "version": guest.version,
+            "digest": {"sha256": guest.wasm_digest},
+        },
+        "engine": {"name": guest.engine, "version": guest.engine_version},
+        "settingsDigest": {"sha256": guest.settings_digest},
+        "nativeCode": {
+            "source": guest.code_source,
+            "builtDigest": None if guest.code_digest is None else {"sha256": guest.code_digest},
+        },
+    }
+
+
+def _controls(run: Run) -> list[dict[str, Any]]:
+    required = run.profile.required
+    return [
+        {
+            "name": item.name,
+            "requested": "required" if item.name in required else "applied",
+            "enforced": item.present,
+            "enforcedBy": item.enforced_by if item.present else None,
+            "verified": item.verified if item.present else None,
+            "found": item.found,
+        }
+        for item in run.host.findings
+    ]
+
+
+def _outcome(run: Run) -> dict[str, Any]:
+    outcome = run.outcome
+    refusal = run.refusal
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "exitCode": outcome.exit_code,
+        "limit": outcome.limit,
+        "endedBy": outcome.ended_by,
+        "signal": outcome.signal,
+        "refusal": None
+        if refusal is None
+        else {"needs": refusal.needs, "found": refusal.found, "fix": refusal.fix},
+    }
+
+
+def _determinism(run: Run) -> dict[str, Any] | None:
+    if run.plan is None or run.clock_us is None:
+        return None
+    return {
+        "clock": run.plan.clock,
+        "clockStartUs": run.clock_us,
+        "clockStepUs": 1,
+        "seed": str(run.seed),
+    }
+
+
+def _figure(value: int | None, source: str, unit: str) -> dict[str, Any] | None:
+    return None if value is None else {unit: value, "source": source}
+
+
+def _usage(run: Run) -> dict[str, Any]:
+    usage = run.outcome.usage
+    return {
+        "total": _figure(run.wall_ns, "supervisor monotonic clock", "ns"),
+        "supervisorCpu": _figure(run.cpu_ns, "kernel, supervisor's own", "ns"),
+        "wall": _figure(usage.wall_ns, "supervisor monotonic clock", "ns"),
+        "workerSetup": _figure(usage.setup_ns, "worker", "ns"),
+        "workerCpu": _figure(usage.worker_cpu_ns, "kernel, wait4", "ns"),
+        "instantiate": _figure(usage.instantiate_ns, "worker", "ns"),
+        "guestWall": _figure(usage.guest_wall_ns, "worker", "ns"),
+        "guestCpu": _figure(usage.guest_cpu_ns, "worker", "ns"),
+        "fuel": _figure(usage.fuel, "worker", "units"),
+        "linearMemoryPeak": _figure(usage.memory_bytes, "worker", "bytes"),
+        "workerPrivatePeak": None
+        if usage.worker_private_bytes is None
+        else {
+            "bytes": usage.worker_private_bytes,
+            "samples": usage.worker_samples,
+            "source": "kernel, smaps_rollup Private_Dirty, largest sample",
+        },
+        "memoryDigest": None
+        if usage.memory_digest is None
+        else {
+            "sha256": usage.memory_digest,
+            "method": "sha256 over sha256 of each 4096-byte page of linear memory",
+            "source": "worker",
+        },
+    }
+
+
+def _output(run: Run) -> dict[str, Any] | None:
+    output = run.outcome.output
+    return None if output is None else {"digest": sha256(output), "bytes": len(output)}
+
+
+def _console(run: Run) -> dict[str, Any]:
+    text = console_text(run.outcome)
+    return {
+        "digest": sha256(text),
+        "bytes": len(text),
+        "entries": len(run.outcome.console),
+        "droppedBytes": run.outcome.console_dropped_bytes,
+    }
+
+
+def _dependencies(run: Run) -> list[dict[str, Any]]:
+    return [
+        {"name": "code", "digest": sha256(run.job.code)},
+        {"name": "input", "digest": sha256(run.input)},
+        {"name": "profile", "digest": {"sha256": run.profile.digest}},
+        {"name": "guest", "digest": {"sha256": run.guest.wasm_digest}},
+    ]
+
+
+def _with_large_integers_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_large_integers_as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_large_integers_as_text(item) for item in value]
+    if type(value) is int and abs(value) > MAX_SAFE_INTEGER:
+        return str(value)
+    return value
