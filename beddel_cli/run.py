@@ -57,8 +57,6 @@ class Asked:
     bundle: str | None = None
     heap_snapshot: str | None = None
     signing_key: str | None = None
-    environment_pem: str | None = None
-    passphrase: str | None = None
     prompt: Callable[[str], str] | None = None
     require_key: bool = False
     tenant: str = "default"
@@ -192,14 +190,16 @@ def _read_input(path: str) -> object:
 
 def _load_key(asked: Asked) -> tuple[str, SigningKey]:
     from beddel_cli.home import locate
+    from beddel_cli.key_environment import read_secrets
     from beddel_cli.keys import load_signing_key
 
+    secrets = read_secrets(os.environ)
     home = locate(os.environ).home
     key = load_signing_key(
         home,
         file=asked.signing_key,
-        environment_pem=asked.environment_pem,
-        passphrase=asked.passphrase,
+        environment_pem=secrets.pem,
+        passphrase=secrets.passphrase,
         prompt=asked.prompt,
         require_key=asked.require_key,
     )

@@ -78,9 +78,6 @@ def run_as_nobody(code: str, *arguments: object) -> subprocess.CompletedProcess[
     )
 
 
-# Where
-
-
 def test_default_places_are_below_home(tmp_path: Path) -> None:
     places = locate({"HOME": str(tmp_path)})
     assert places.home == f"{tmp_path}/.local/share/beddel-cli"
@@ -145,9 +142,6 @@ def test_keys_and_caches_never_share_a_folder(tmp_path: Path, home: str, cache: 
         locate(environ)
     environ["BEDDEL_CACHE_DIR"] = f"{tmp_path}/ab"  # a common prefix of names is no overlap
     assert locate(environ).cache == f"{tmp_path}/ab"
-
-
-# Folders
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
@@ -266,9 +260,6 @@ def test_nobody_cannot_be_given_roots_folder(nobodys: Path) -> None:
     assert done.stdout == f"folder '{nobodys}/roots' belongs to user 0, expected user {NOBODY}\n"
     assert (nobodys / "own").stat().st_uid == NOBODY
     assert mode_of(nobodys / "own") == 0o700
-
-
-# Files
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o077])

@@ -78,7 +78,7 @@ LIBRARY_LICENCES = {
     "LICENSE.zig": "LICENSE",
 }
 
-STACK_BYTES = 256 * 1024
+STACK_BYTES = 192 * 1024
 MEMORY_MAX_BYTES = 64 << 20  # what the module declares; the host's limiter is the real limit
 PAGE_BYTES = 65536
 COMPILE_FLAGS = (

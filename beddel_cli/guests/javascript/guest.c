@@ -36,7 +36,7 @@ static int word_error(char *text, size_t size, const char *format, va_list argum
 #ifndef STACK_BYTES
 #error "STACK_BYTES must be the size given to the linker"
 #endif
-#define STACK_RESERVE_BYTES (32 * 1024) /* for C frames below the engine's last stack check */
+#define STACK_RESERVE_BYTES (24 * 1024) /* for C frames below the last stack check: 9 KiB at most */
 #define MEMORY_RESERVE_BYTES (12 * 1024) /* set free when memory has run out, to say so */
 
 enum status {

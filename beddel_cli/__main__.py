@@ -1,0 +1,37 @@
+"""The entry: the short way to `run`, or the whole command line.
+
+Typer and Rich cost more to import than a run takes, so a plain, correct `run JOB …` does without
+them; everything else, and everything wrong, goes to `cli`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic_ns
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    started_ns = monotonic_ns()
+    arguments = sys.argv[1:]
+    if "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ:
+        from beddel_cli.run_command import restart_or_explain
+
+        restart_or_explain()
+    if arguments[:1] == ["run"]:
+        from beddel_cli.options import parse_plain
+
+        plain = parse_plain(arguments[1:])
+        if plain is not None:
+            from beddel_cli.run_command import run_command
+
+            job, values = plain
+            sys.exit(run_command(job, values, started_ns=started_ns))
+    from beddel_cli.cli import run_app
+
+    sys.exit(run_app(arguments, started_ns=started_ns))
+
+
+if __name__ == "__main__":
+    main()

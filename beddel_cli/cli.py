@@ -1,0 +1,370 @@
+"""The command line: Typer commands over the same table and the same functions as the short way."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from beddel_cli import __version__, profile
+from beddel_cli.errors import BeddelError, UsageError
+from beddel_cli.home import locate
+from beddel_cli.limits import FIELDS, format_limit
+from beddel_cli.options import FLAG, MANY, OPTIONS, Option
+from beddel_cli.render import error_object, error_text
+from beddel_cli.run_command import run_command
+from beddel_cli.terminal import json_for_terminal, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from beddel_cli.keys import PublicKey
+    from beddel_cli.verify import Findings, VerifiedReceipt
+
+EXIT_USAGE_OF_RUN, EXIT_USAGE = 125, 2
+
+app = typer.Typer(
+    name="beddel-cli",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run code you do not trust in a hard-limited isolate, and get a signed receipt that "
+    "others can verify.",
+)
+profiles_app = typer.Typer(help="Show what each profile grants and requires.")
+keys_app = typer.Typer(no_args_is_help=True, help="Show or export the signing key.")
+app.add_typer(profiles_app, name="profiles")
+app.add_typer(keys_app, name="keys")
+
+_started_ns = 0
+
+
+def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
+    """Run the command line; gives the exit code and never raises for a user's mistake."""
+    global _started_ns
+    _started_ns = started_ns
+    runs = list(arguments[:1]) in (["run"], ["exec"])
+    try:
+        result = typer.main.get_command(app).main(
+            list(arguments), prog_name="beddel-cli", standalone_mode=False
+        )
+    except TyperException as error:
+        usage = error.exit_code == EXIT_USAGE
+        message = visible(error.format_message().rstrip("."))
+        command = " ".join(["beddel-cli", *arguments[:1]] if runs else ["beddel-cli"])
+        sys.stderr.write(f"beddel-cli: {message[:1].lower()}{message[1:]}\n")
+        sys.stderr.write(f"  hint      {visible(command)} --help\n")
+        return (EXIT_USAGE_OF_RUN if runs else EXIT_USAGE) if usage else error.exit_code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except BeddelError as error:
+        sys.stderr.write(error_text(error))
+        return EXIT_USAGE if isinstance(error, UsageError) and not runs else error.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from beddel_cli.guests import javascript_facts
+        from beddel_cli.isolate.engine_settings import library_folder, library_version
+
+        facts = javascript_facts()
+        print(f"beddel-cli {__version__}")
+        print(f"wasmtime {library_version(library_folder())}")
+        print(f"quickjs-ng {facts['quickjs_ng']}, guest sha256:{facts['wasm_sha256']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print versions."),
+    ] = False,
+) -> None:
+    pass
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Make a Typer parameter of one row of the option table."""
+    kind: Any = {FLAG: bool, MANY: list[str]}.get(option.kind, str | None)
+    default: Any = {FLAG: False, MANY: []}.get(option.kind, option.default)
+    more: dict[str, Any] = {} if option.kind == FLAG else {"metavar": option.metavar}
+    if option.choices:
+        more["callback"] = _chooser(option)
+    info = typer.Option(*option.spellings, help=option.help, show_default=False, **more)
+    return inspect.Parameter(
+        option.field,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _chooser(option: Option) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in option.choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(option.choices)}")
+        return value
+
+    return check
+
+
+def _with_run_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command every option of the table besides its own parameters."""
+    own = [
+        parameter
+        for parameter in inspect.signature(function, eval_str=True).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    parameters = [*own, *(_parameter(option) for option in OPTIONS)]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {item.name: item.annotation for item in parameters}
+    return function
+
+
+@app.command("run", epilog="Example: beddel-cli run samples/order-totals.yaml --memory 1MiB")
+@_with_run_options
+def _run(
+    job: Annotated[str, typer.Argument(metavar="JOB|-", help="A job file, or - for stdin.")],
+    **values: Any,
+) -> int:
+    """Run a YAML job under a profile and sign a receipt.
+
+    The job's JSON output goes to standard output, everything else to standard error. Limits given
+    here tighten; asking for more than the profile grants is refused.
+    """
+    return run_command(job, values, started_ns=_started_ns)
+
+
+@app.command("exec", epilog="Example: echo 'return 6 * 7' | beddel-cli exec -q -- -")
+@_with_run_options
+def _exec(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Code, or - for stdin.")],
+    runtime: Annotated[
+        str, typer.Option("--runtime", metavar="NAME", help="What runs the code: javascript.")
+    ] = "javascript",
+    **values: Any,
+) -> int:
+    """Run a code file without YAML: the body of an async function of `input`."""
+    if runtime != "javascript":
+        raise UsageError(f"unknown runtime {runtime!r}", expected="javascript")
+    return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
+
+
+@app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")
+def _verify(
+    receipt: Annotated[str, typer.Argument(metavar="RECEIPT|-", help="DSSE file or bundle.")],
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="PUB.pem", help="Trust this public key; repeatable."),
+    ] = None,
+    expect_outcome: Annotated[
+        str | None,
+        typer.Option("--expect-outcome", metavar="WORD", help="Status or reason, e.g. success."),
+    ] = None,
+    expect_profile: Annotated[
+        str | None, typer.Option("--expect-profile", metavar="NAME", help="Profile it ran under.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="FILE", help="The job file that was run.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FILE", help="The output it gave.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+) -> int:
+    """Check a receipt's signature and what it says.
+
+    A receipt of a refusal or a failure is valid too: say what you expect. Exits 0 when everything
+    holds, 1 when something does not, 2 when nothing could be told.
+    """
+    from beddel_cli.files import read_file, read_stdin
+    from beddel_cli.outcome import REASONS
+    from beddel_cli.verify import check_expectations, verify_envelope
+
+    try:
+        data = read_stdin("receipt") if receipt == "-" else read_file(receipt, "receipt")
+        keys, local = _trusted_keys(key or [])
+        verified = verify_envelope(data, keys)
+        findings = check_expectations(
+            verified,
+            outcome=expect_outcome,
+            profile=expect_profile,
+            job_bytes=None if job is None else read_file(job, "job"),
+            output_bytes=None if output is None else read_file(output, "output"),
+            reason_words=REASONS,
+        )
+    except BeddelError as error:
+        code = error.exit_code if error.exit_code in (1, 2) else 2
+        if as_json:
+            _print_json({"valid": False, "exit_code": code, "error": _error_json(error)})
+        else:
+            verdict = "NOT VALID" if code == 1 else "COULD NOT TELL"
+            sys.stderr.write(f"{verdict}\n{error_text(error)}")
+        return code
+    if as_json:
+        _print_json(_verified_json(verified, findings, local))
+    else:
+        _print_verified(verified, findings, local=local, quiet=quiet)
+    return 1 if findings.mismatches else 0
+
+
+def _trusted_keys(paths: list[str]) -> tuple[tuple[PublicKey, ...], bool]:
+    """Give the keys to trust, and whether they are this machine's own."""
+    from beddel_cli.files import read_file
+    from beddel_cli.keys import load_public_key, local_public_keys
+
+    if paths:
+        return tuple(load_public_key(read_file(path, "public key", 65536)) for path in paths), False
+    return local_public_keys(locate(os.environ).home), True
+
+
+def _error_json(error: BeddelError) -> dict[str, Any]:
+    return error_object(
+        code=error.code,
+        message=error.message,
+        place=error.place,
+        expected=error.expected,
+        got=error.got,
+        hint=error.hint,
+    )
+
+
+def _verified_json(
+    verified: VerifiedReceipt, findings: Findings, local: bool
+) -> dict[str, Any]:
+    return {
+        "valid": not findings.mismatches,
+        "exit_code": 1 if findings.mismatches else 0,
+        "key_id": verified.key.key_id,
+        "key_trusted_because": "it is this machine's own" if local else "it was given",
+        "bundle": verified.bundle,
+        "unknown_key_ids": list(verified.unknown_key_ids),
+        "matches": list(findings.matches),
+        "mismatches": [
+            {"what": item.what, "expected": item.expected, "got": item.got}
+            for item in findings.mismatches
+        ],
+        "statement": verified.statement,
+        "error": None,
+    }
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    full = {"schema": "beddel-cli/verify/v1", **document}
+    sys.stdout.write(json.dumps(full, indent=2) + "\n")
+
+
+def _print_verified(
+    verified: VerifiedReceipt, findings: Findings, *, local: bool, quiet: bool
+) -> None:
+    out = sys.stdout.write
+    trusted = "this machine's own key, since no --key was given" if local else "given with --key"
+    if not quiet:
+        predicate = verified.predicate
+        outcome = predicate["outcome"]
+        out("valid signature\n" if not findings.mismatches else "valid signature, BUT:\n")
+        out(f"  key      {verified.key.key_id} ({trusted})\n")
+        out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
+        out(f"  profile  {visible(str(predicate['profile']['name']))}\n")
+        out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
+        for text in findings.matches:
+            out(f"  match    {visible(text)}\n")
+    for item in findings.mismatches:
+        sys.stderr.write(
+            f"  MISMATCH {visible(item.what)}: expected {visible(item.expected)}, "
+            f"got {visible(item.got)}\n"
+        )
+    if not quiet:
+        text = json.dumps(verified.statement, indent=2, ensure_ascii=False)
+        lines = text.encode("utf-8", "surrogatepass").split(b"\n")
+        out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
+
+
+@profiles_app.callback(
+    invoke_without_command=True, epilog="Example: beddel-cli profiles show high-security"
+)
+def _profiles(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    for name in profile.built_in_names():
+        found = profile.load_profile(name)
+        mark = " (default)" if name == profile.DEFAULT else ""
+        print(f"{name + mark:<26} {found.description}")
+
+
+@profiles_app.command("show", epilog="Example: beddel-cli profiles show ultra-secure --json")
+def _profiles_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A built-in name or a file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Show what one profile grants and requires."""
+    found = profile.load_profile(name)
+    limits = {
+        field.key: format_limit(field, getattr(found.limits, field.field)) for field in FIELDS
+    }
+    rows: dict[str, Any] = {
+        "name": found.name,
+        "level": found.level,
+        "built_in": found.built_in,
+        "digest": f"sha256:{found.digest}",
+        "limits": limits,
+        "dynamic_code": found.dynamic_code,
+        "clock": found.clock,
+        "network": found.network,
+        "required": sorted(found.required),
+    }
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for key, value in rows.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{inner} {text}" for inner, text in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        print(f"{key:<12}  {visible(str(value))}")
+
+
+@keys_app.command("show", epilog="Example: beddel-cli keys show")
+def _keys_show() -> None:
+    """Show which key signs here, and where it is."""
+    from beddel_cli.keys import show_key
+
+    info = show_key(locate(os.environ).home)
+    for label, value in (
+        ("key", info.key_id),
+        ("kind", info.kind),
+        ("private", info.path + (" (encrypted)" if info.encrypted else "")),
+        ("public", info.public_path),
+    ):
+        print(f"{label:<8} {visible(value)}")
+
+
+@keys_app.command("export", epilog="Example: beddel-cli keys export --out signing.pub.pem")
+def _keys_export(
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")
+    ] = None,
+) -> None:
+    """Give the public key as PEM, for `verify --key` and other people's tools."""
+    from beddel_cli.home import write_whole
+    from beddel_cli.keys import show_key
+
+    pem = show_key(locate(os.environ).home).public_pem
+    if out is None:
+        sys.stdout.write(pem.decode("ascii"))
+    else:
+        write_whole(out, pem, 0o644)

@@ -1,0 +1,416 @@
+"""Turn a finished run into what people and programs read: a summary, a JSON document, a log line."""
+
+from __future__ import annotations
+
+import json
+
+from beddel_cli.limits import BY_KEY, FIELDS, as_json, format_limit
+from beddel_cli.outcome import FAILURE, LIMIT, REFUSED, SUCCESS
+from beddel_cli.receipt import sha256
+from beddel_cli.terminal import coloured, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from beddel_cli.errors import BeddelError, Place
+    from beddel_cli.host import Finding
+    from beddel_cli.outcome import Outcome, Usage
+    from beddel_cli.run import Finished
+
+JSON_SCHEMA = "beddel-cli/run/v1"
+_WALL_NAMES = {
+    "store-limits": "store",
+    "no-new-privs": "nnp",
+    "capabilities": "caps",
+}
+_LAST_CONSOLE_LINES = 5
+NOT_MEASURED = "not measured"
+
+
+def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
+    """Give the summary of DESIGN's form: one head line, then labelled lines."""
+    outcome = run.outcome
+    status = coloured(outcome.status, outcome.status) if colour else outcome.status
+    lines = [f"{status}  {visible(run.job.id)}  exit {outcome.exit_code}"]
+    rows = [
+        *_reason_rows(run),
+        ("profile", _profile(run)),
+        ("time", _time(run)),
+        ("memory", _memory(run)),
+        ("worker", _worker(outcome.usage)),
+        ("fuel", _fuel(run)),
+        ("output", _output(outcome)),
+        ("walls", _walls(run)),
+        ("access", _access(run)),
+        *(_details(run) if verbose else ()),
+        *(("warning", visible(text)) for text in run.warnings),
+        ("receipt", visible(run.receipt_path)),
+        *((("bundle", visible(run.bundle_path)),) if run.bundle_path else ()),
+        *((("heap", visible(run.snapshot_path)),) if run.snapshot_path else ()),
+        ("key", _key(run)),
+        ("verify", _verify_command(run)),
+    ]
+    width = max(len(label) for label, _ in rows)
+    lines += [f"  {label:<{width}}  {text}" for label, text in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _reason_rows(run: Finished) -> list[tuple[str, str]]:
+    outcome = run.outcome
+    if outcome.status == SUCCESS:
+        return []
+    if outcome.status == REFUSED and run.refusal is not None:
+        refusal = run.refusal
+        where = f" ({visible(str(refusal.place))})" if refusal.place else ""
+        return [
+            ("reason", visible(refusal.message) + where),
+            ("needs", visible(refusal.needs)),
+            ("found", visible(refusal.found)),
+            ("fix", visible(refusal.fix)),
+        ]
+    rows = [("reason", _reason(run))]
+    failure = outcome.failure
+    if failure is not None and failure.place is not None:
+        rows.append(("at", visible(str(failure.place))))
+    last = outcome.console[-_LAST_CONSOLE_LINES:]
+    rows += [("console", visible(f"{line.level}: {line.text}", 200)) for line in last]
+    hint = _next(run)
+    return [*rows, ("next", hint)] if hint else rows
+
+
+def _reason(run: Finished) -> str:
+    outcome = run.outcome
+    text = visible(outcome.message or outcome.reason)
+    if outcome.limit is not None:
+        place = dict(run.job.limit_places).get(BY_KEY[outcome.limit].field)
+        text += f" ({visible(str(place))})" if place and _from_job(run, outcome.limit) else ""
+        if outcome.ended_by is not None:
+            text += f"; ended by the {outcome.ended_by}"
+        if outcome.reason == "wall":
+            text += f" after {_seconds(outcome.usage.wall_ns)}"
+    return text
+
+
+def _from_job(run: Finished, key: str) -> bool:
+    return run.plan is not None and dict(run.plan.origins)[BY_KEY[key].field] == "job"
+
+
+def _next(run: Finished) -> str | None:
+    """Say how far the limit that ended the run can be raised."""
+    key = run.outcome.limit
+    if run.outcome.status != LIMIT or key is None or run.plan is None:
+        return None
+    field = BY_KEY[key]
+    have = getattr(run.plan.limits, field.field)
+    most = getattr(run.profile.limits, field.field)
+    flag = "--" + key.replace("_", "-")
+    written = format_limit(field, most)
+    if have >= most:
+        return f"{written} is all that {visible(run.profile.name)} grants; --profile names another"
+    where = "in the job" if _from_job(run, key) else f"with {flag}"
+    return f"allow more {where}, up to {written}; beyond that another profile"
+
+
+def _profile(run: Finished) -> str:
+    own = "" if run.profile.built_in else " (your own file)"
+    return f"{visible(run.profile.name)}{own}, {run.job.runtime}"
+
+
+def _time(run: Finished) -> str:
+    usage = run.outcome.usage
+    if usage.wall_ns is None:
+        return NOT_MEASURED
+    guest = "" if usage.guest_wall_ns is None else f" (guest {_ms(usage.guest_wall_ns)})"
+    return f"{_ms(run.wall_ns)} wall, {_ms(run.cpu_ns)} CPU{guest}"
+
+
+def _memory(run: Finished) -> str:
+    used = run.outcome.usage.memory_bytes
+    if used is None or run.plan is None:
+        return NOT_MEASURED
+    limit = run.plan.limits.memory_bytes or 0
+    return f"{used / (1 << 20):.2f} of {limit / (1 << 20):.2f} MiB linear (peak)"
+
+
+def _worker(usage: Usage) -> str:
+    if usage.worker_private_bytes is None:
+        return NOT_MEASURED
+    samples = f"{usage.worker_samples} sample" + ("" if usage.worker_samples == 1 else "s")
+    return f"{usage.worker_private_bytes / (1 << 20):.1f} MiB private peak (smaps, {samples})"
+
+
+def _fuel(run: Finished) -> str:
+    used = run.outcome.usage.fuel
+    if used is None or run.plan is None:
+        return NOT_MEASURED
+    return f"{used:,} of {run.plan.limits.fuel:,}"
+
+
+def _output(outcome: Outcome) -> str:
+    text = "none"
+    if outcome.output is not None:
+        digest = sha256(outcome.output)["sha256"]
+        text = f"{_bytes(len(outcome.output))} sha256:{digest[:16]}…"
+    entries = len(outcome.console)
+    if entries:
+        text += f"; console {entries} line" + ("" if entries == 1 else "s")
+    if outcome.console_dropped_bytes:
+        text += f", {_bytes(outcome.console_dropped_bytes)} dropped"
+    return text
+
+
+def _walls(run: Finished) -> str:
+    findings = run.host.findings
+    held = [item for item in findings if item.present]
+    names = " ".join(_WALL_NAMES.get(item.name, item.name) for item in held)
+    return f"{len(held)}/{len(findings)} confirmed: {names}"
+
+
+def _access(run: Finished) -> str:
+    if run.plan is None:
+        return "none: nothing ran"
+    clock = "frozen" if run.plan.clock == "frozen" else "starts at the real time"
+    code = ", Function allowed" if run.plan.allow_function else ""
+    return f"network {run.plan.network}, files none, clock {clock}{code}"
+
+
+def _key(run: Finished) -> str:
+    short = f"{run.key.key_id[:16]}…"
+    if run.key.created:
+        return f"{short} NEW, made by this run"
+    words = {"home": "from BEDDEL_HOME", "generated": "from BEDDEL_HOME"}
+    return f"{short} {words.get(run.key.origin, 'from the ' + run.key.origin)}"
+
+
+def _verify_command(run: Finished) -> str:
+    from beddel_cli.home import shell_word
+
+    receipt = visible(shell_word(run.receipt_path))
+    if run.public_key_path is None:
+        return f"beddel-cli verify {receipt} --key PUB.pem"
+    return f"beddel-cli verify {receipt} --key {visible(shell_word(run.public_key_path))}"
+
+
+def _details(run: Finished) -> list[tuple[str, str]]:
+    rows = [("run", run.run_id), ("tenant", visible(run.tenant))]
+    if run.plan is not None:
+        origins = dict(run.plan.origins)
+        for field in FIELDS:
+            value = format_limit(field, getattr(run.plan.limits, field.field))
+            rows.append(("limit", f"{field.key} {value} ({origins[field.field]})"))
+    rows += [("control", _control(item)) for item in run.host.findings]
+    usage = run.outcome.usage
+    for name, nanoseconds, source in (
+        ("job sent to its ending", usage.wall_ns, "supervisor"),
+        ("worker set-up", usage.setup_ns, "worker"),
+        ("instantiate", usage.instantiate_ns, "worker"),
+        ("guest CPU", usage.guest_cpu_ns, "worker"),
+        ("worker CPU", usage.worker_cpu_ns, "kernel"),
+    ):
+        text = NOT_MEASURED if nanoseconds is None else _ms(nanoseconds)
+        rows.append(("figure", f"{name} {text} ({source})"))
+    failure = run.outcome.failure
+    if failure is not None and failure.stack:
+        rows += [("stack", visible(line.strip(), 200)) for line in failure.stack.splitlines()[:12]]
+    return rows
+
+
+def _control(item: Finding) -> str:
+    if item.present:
+        return f"{item.name}: {item.enforced_by}; {item.verified}"
+    return f"{item.name}: missing; {item.found}"
+
+
+def _ms(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e6:.1f} ms"
+
+
+def _seconds(nanoseconds: int | None) -> str:
+    return NOT_MEASURED if nanoseconds is None else f"{nanoseconds / 1e9:.3f} s"
+
+
+def _bytes(size: int) -> str:
+    return f"{size:,} B"
+
+
+def json_document(run: Finished) -> bytes:
+    """Give the one JSON document of `--json`: always all keys, null when unknown."""
+    outcome, plan = run.outcome, run.plan
+    document = {
+        "schema": JSON_SCHEMA,
+        "run_id": run.run_id,
+        "job": run.job.id,
+        "profile": run.profile.name,
+        "tenant": run.tenant,
+        "runtime": run.job.runtime,
+        "outcome": {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "exit_code": outcome.exit_code,
+            "signal": outcome.signal,
+            "limit": outcome.limit,
+        },
+        "output": None if outcome.output is None else json.loads(outcome.output),
+        "stdout": None,
+        "stderr": None,
+        "console": [{"level": line.level, "text": line.text} for line in outcome.console],
+        "time": _json_time(run),
+        "memory": _json_memory(run),
+        "fuel": outcome.usage.fuel,
+        "limits": None if plan is None else as_json(plan.limits),
+        "controls": [
+            {
+                "name": item.name,
+                "requested": "required" if item.name in run.profile.required else "applied",
+                "enforced": item.present,
+                "enforced_by": item.enforced_by if item.present else None,
+                "verified": item.verified if item.present else None,
+                "found": item.found,
+            }
+            for item in run.host.findings
+        ],
+        "files": [],
+        "receipt": {
+            "path": run.receipt_path,
+            "bundle_path": run.bundle_path,
+            "key_id": run.key.key_id,
+            "key_origin": run.key.origin,
+            "log_index": None,
+        },
+        "warnings": list(run.warnings),
+        "error": _json_error(run),
+    }
+    return _dump(document)
+
+
+def _json_time(run: Finished) -> dict[str, int | None]:
+    usage = run.outcome.usage
+    return {
+        "total_ns": run.wall_ns,
+        "cpu_ns": run.cpu_ns,
+        "wall_ns": usage.wall_ns,
+        "worker_setup_ns": usage.setup_ns,
+        "worker_cpu_ns": usage.worker_cpu_ns,
+        "instantiate_ns": usage.instantiate_ns,
+        "guest_wall_ns": usage.guest_wall_ns,
+        "guest_cpu_ns": usage.guest_cpu_ns,
+    }
+
+
+def _json_memory(run: Finished) -> dict[str, int | str | None]:
+    usage = run.outcome.usage
+    return {
+        "linear_peak_bytes": usage.memory_bytes,
+        "digest": usage.memory_digest,
+        "worker_private_peak_bytes": usage.worker_private_bytes,
+        "worker_samples": usage.worker_samples,
+        "heap_snapshot_path": run.snapshot_path,
+    }
+
+
+def _json_error(run: Finished) -> dict[str, Any] | None:
+    outcome, failure, refusal = run.outcome, run.outcome.failure, run.refusal
+    if outcome.status == SUCCESS:
+        return None
+    place = failure.place if failure else refusal.place if refusal else None
+    return error_object(
+        code=outcome.reason,
+        message=outcome.message or outcome.reason,
+        place=place,
+        expected=refusal.needs if refusal else None,
+        got=refusal.found if refusal else None,
+        hint=refusal.fix if refusal else _next(run),
+    )
+
+
+def error_object(
+    *,
+    code: str,
+    message: str,
+    place: Place | None,
+    expected: str | None = None,
+    got: str | None = None,
+    hint: str | None = None,
+) -> dict[str, Any]:
+    """Give the `error` member of a JSON document."""
+    return {
+        "code": code,
+        "message": message,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "expected": expected,
+        "got": got,
+        "hint": hint,
+    }
+
+
+def json_of_error(error: BeddelError) -> bytes:
+    """Give the JSON document of a run that never came about: all keys of a run, null but two."""
+    keys = (
+        *("run_id", "job", "profile", "tenant", "runtime", "output", "stdout", "stderr"),
+        *("console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
+    )
+    document: dict[str, Any] = {"schema": JSON_SCHEMA, **dict.fromkeys(keys)}
+    document["outcome"] = {
+        "status": "error",
+        "reason": error.code,
+        "exit_code": error.exit_code,
+        "signal": None,
+        "limit": None,
+    }
+    document["warnings"] = []
+    document["error"] = error_object(
+        code=error.code,
+        message=error.message,
+        place=error.place,
+        expected=error.expected,
+        got=error.got,
+        hint=error.hint,
+    )
+    return _dump(document)
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    # Escaped to ASCII: valid UTF-8 whatever the guest wrote, and nothing acts on a terminal.
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+def log_line(run: Finished, when: str) -> str:
+    """Give the one line of `--log-format json`."""
+    outcome = run.outcome
+    levels = {SUCCESS: "info", FAILURE: "warning", LIMIT: "warning"}
+    return _log(
+        when,
+        levels.get(outcome.status, "error"),
+        job=run.job.id,
+        runtime=run.job.runtime,
+        run_id=run.run_id,
+        duration_ms=round(run.wall_ns / 1e6, 3),
+        error=outcome.message,
+        outcome=outcome.reason,
+        receipt=run.receipt_path,
+    )
+
+
+def log_line_of_error(error: BeddelError, when: str) -> str:
+    """Give the log line of a run that never came about."""
+    place = f"{error.place}: " if error.place else ""
+    return _log(when, "error", error=place + error.message)
+
+
+def _log(when: str, level: str, **fields: object) -> str:
+    names = ("job", "runtime", "run_id", "duration_ms", "error")
+    full = {"time": when, "level": level, **dict.fromkeys(names), **fields}
+    return json.dumps(full) + "\n"
+
+
+def error_text(error: BeddelError) -> str:
+    """Give an error for people: `file:line:column: message`, then what helps."""
+    place = f"{visible(str(error.place))}: " if error.place else ""
+    lines = [f"beddel-cli: {place}{visible(error.message)}"]
+    for label, text in (("expected", error.expected), ("got", error.got), ("hint", error.hint)):
+        if text:
+            lines.append(f"  {label:<8}  {visible(text)}")
+    return "\n".join(lines) + "\n"

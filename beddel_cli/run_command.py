@@ -1,0 +1,197 @@
+"""`run` and `exec` from their options to their exit code: ask, run, print.
+
+Both ways in (the short one of `__main__` and Typer's) end here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import gmtime, strftime
+
+from beddel_cli.errors import BeddelError, UsageError
+from beddel_cli.limits import FIELDS, Limits, parse_limit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from beddel_cli.options import Values
+    from beddel_cli.run import Asked, Finished
+
+EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED = 125, 130, 143
+_TENANT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def run_command(
+    job: str, values: Values, *, started_ns: int, snippet_runtime: str | None = None
+) -> int:
+    """Run a job and print what came of it; gives the exit code of the closed table."""
+    from beddel_cli.run import Terminated, run_job
+
+    try:
+        asked = _asked(job, values, snippet_runtime)
+        _check_platform()
+        finished = run_job(asked, started_ns=started_ns)
+    except BeddelError as error:
+        return _print_error(error, values)
+    except KeyboardInterrupt:
+        return _print_error(_Stopped("interrupted before the job started", 130), values)
+    except Terminated:
+        return _print_error(_Stopped("ended by SIGTERM before the job started", 143), values)
+    return _print_run(finished, values)
+
+
+def restart_or_explain() -> None:
+    """Start over without the secrets of the environment; exit with a message if that fails."""
+    from beddel_cli.key_environment import restart_without_secrets
+    from beddel_cli.options import defaults
+
+    try:
+        restart_without_secrets(os.environ)
+    except BeddelError as error:
+        sys.exit(_print_error(error, defaults()))
+
+
+class _Stopped(BeddelError):
+    """A signal came before there was anything to sign."""
+
+    code = "interrupted"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _check_platform() -> None:
+    if sys.platform != "linux":
+        raise UsageError(
+            f"guests run on Linux only, and this is {sys.platform}",
+            hint="`beddel-cli verify` works here",
+        )
+
+
+def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
+    from beddel_cli.run import Asked
+
+    settings = values["set"]
+    return Asked(
+        job=job,
+        profile=_text(values, "profile") or "",
+        limits=_limits(values),
+        snippet_runtime=snippet_runtime,
+        input=_text(values, "input"),
+        settings=tuple(settings) if isinstance(settings, list) else (),
+        receipt=_text(values, "receipt"),
+        bundle=_text(values, "bundle"),
+        heap_snapshot=_text(values, "heap_snapshot"),
+        signing_key=_text(values, "signing_key"),
+        prompt=_prompt(),
+        require_key=bool(values["require_key"]),
+        tenant=_tenant(_text(values, "tenant"), os.environ),
+    )
+
+
+def _text(values: Values, name: str) -> str | None:
+    value = values[name]
+    return value if isinstance(value, str) else None
+
+
+def _limits(values: Values) -> Limits:
+    found: dict[str, int] = {}
+    for field in FIELDS:
+        text = _text(values, field.key)
+        if text is not None:
+            try:
+                found[field.field] = parse_limit(field, text)
+            except BeddelError as error:
+                flag = "--" + field.key.replace("_", "-")
+                raise UsageError(
+                    f"{flag}: {error.message}", expected=error.expected, hint=error.hint
+                ) from error
+    return Limits(**found)
+
+
+def _tenant(asked: str | None, environ: Mapping[str, str]) -> str:
+    name = asked or environ.get("BEDDEL_TENANT") or "default"
+    if len(name) > 63 or not set(name) <= _TENANT_CHARACTERS or name.startswith("-"):
+        raise UsageError(
+            f"not a valid tenant: {name!r}",
+            expected="1 to 63 of a-z, 0-9 and -, not starting with -",
+        )
+    return name
+
+
+def _prompt() -> Callable[[str], str] | None:
+    """Give a way to ask for a passphrase, or None where nobody would see the question."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return None
+
+    def ask(question: str) -> str:
+        from getpass import getpass
+
+        return getpass(question)
+
+    return ask
+
+
+def _print_run(finished: Finished, values: Values) -> int:
+    from beddel_cli import render
+
+    if values["log_format"] == "json":
+        note = render.log_line(finished, _now())
+    elif values["quiet"]:
+        note = ""
+    else:
+        from beddel_cli.terminal import wants_colour
+
+        colour = wants_colour(sys.stderr, _text(values, "color") or "auto", os.environ)
+        note = render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
+    if values["json"]:
+        result = render.json_document(finished)
+    else:
+        result = _output(finished, raw=bool(values["raw"]))
+    _write(2, note.encode("utf-8", "backslashreplace"))
+    if not _write(1, result):
+        _write(2, b"beddel-cli: standard output is closed; the receipt is written\n")
+        return EXIT_FAULT
+    return finished.outcome.exit_code
+
+
+def _output(finished: Finished, *, raw: bool) -> bytes:
+    output = finished.outcome.output
+    if output is None:
+        return b""
+    if not raw and os.isatty(1):
+        from beddel_cli.terminal import json_for_terminal
+
+        output = json_for_terminal(output)
+    return output + b"\n"
+
+
+def _print_error(error: BeddelError, values: Values) -> int:
+    from beddel_cli import render
+
+    if values["log_format"] == "json":
+        note = render.log_line_of_error(error, _now())
+    else:
+        note = render.error_text(error)
+    if values["json"]:
+        _write(1, render.json_of_error(error))
+    _write(2, note.encode("utf-8", "backslashreplace"))
+    return error.exit_code
+
+
+def _write(descriptor: int, data: bytes) -> bool:
+    """Write everything; False when the other end is gone or the descriptor is closed."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        return False
+    return True
+
+
+def _now() -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())

@@ -1,0 +1,71 @@
+"""Text on its way to people: nothing a guest, a job or a receipt controls is sent as it is.
+
+Control and bidirectional characters would let it move the cursor, hide or reorder what we print,
+or speak to the CI system; they are shown as escapes instead.
+"""
+
+from __future__ import annotations
+
+from unicodedata import category
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+# Control, format (bidi, zero width), surrogate, unassigned, private use, line and paragraph ends.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"))
+_COLOURS = {"success": "32", "failure": "31", "limit": "33", "refused": "35", "fault": "31;1"}
+
+
+def visible(text: str, limit: int = 2000) -> str:
+    """Give one line with every character that could act instead of show written as an escape.
+
+    Longer text is cut after `limit` characters, and says so.
+    """
+    cut = text[:limit]
+    if not cut.isascii() or not cut.isprintable():
+        cut = "".join(_escape(char) if category(char) in _HIDDEN else char for char in cut)
+    more = len(text) - limit
+    return cut if more <= 0 else f"{cut}… ({more} more characters)"
+
+
+def _escape(char: str) -> str:
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if named:
+        return named
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def json_for_terminal(document: bytes) -> bytes:
+    """Give the same JSON value with hidden characters as \\u escapes, so a terminal shows them.
+
+    In JSON such characters stand only inside strings, where an escape means the same.
+    """
+    text = document.decode("utf-8", "surrogatepass")
+    out = []
+    for char in text:
+        if category(char) not in _HIDDEN:
+            out.append(char)
+            continue
+        units = char.encode("utf-16-be", "surrogatepass")
+        out.extend(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return "".join(out).encode("utf-8")
+
+
+def wants_colour(stream: TextIO, when: str, environ: Mapping[str, str]) -> bool:
+    """Decide on colour: `always`, `never`, or `auto` for terminals that did not opt out.
+
+    Source: https://no-color.org (any non-empty value).
+    """
+    if when != "auto":
+        return when == "always"
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def coloured(word: str, status: str) -> str:
+    """Give a status word in its colour."""
+    return f"\x1b[{_COLOURS.get(status, '0')}m{word}\x1b[0m"
