@@ -15,7 +15,7 @@ from beddel_cli import __version__, profile
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
-from beddel_cli.options import FLAG, MANY, OPTIONS, Option
+from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, Option
 from beddel_cli.render import error_object, error_text
 from beddel_cli.run_command import run_command
 from beddel_cli.terminal import json_for_terminal, visible
@@ -300,9 +300,9 @@ def _print_verified(
 def _profiles(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
-    for name in profile.built_in_names():
+    for name in profile.BUILT_IN:
         found = profile.load_profile(name)
-        mark = " (default)" if name == profile.DEFAULT else ""
+        mark = " (default)" if name == DEFAULT_PROFILE else ""
         print(f"{name + mark:<26} {found.description}")
 
 

@@ -63,8 +63,6 @@ class Folder:
         except OSError as error:
             raise _folder_error(path, error) from error
         try:
-            if stat.S_ISLNK(os.fstat(step).st_mode):
-                raise _is_link(path)
             return _checked(step, path)
         finally:
             os.close(step)
@@ -122,13 +120,13 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
             walked = os.path.join(walked, name)
             step = _step(here, name, walked, create=create)
             status = os.fstat(step)
-            if not stat.S_ISLNK(status.st_mode):
+            if not stat.S_ISLNK(status.st_mode) or not pending:
                 os.close(here)
                 here = step
                 continue
             try:
                 links += 1
-                target = _link_target(step, status, walked, last=not pending, links=links)
+                target = _link_target(step, status, walked, links)
             finally:
                 os.close(step)
             pending.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
@@ -319,9 +317,7 @@ def _step(parent_fd: int, name: str, path: str, *, create: bool) -> int:
     return os.open(name, flags, dir_fd=parent_fd)
 
 
-def _link_target(link_fd: int, status: os.stat_result, path: str, *, last: bool, links: int) -> str:
-    if last:
-        raise _is_link(path)
+def _link_target(link_fd: int, status: os.stat_result, path: str, links: int) -> str:
     if status.st_uid not in (0, os.geteuid()):
         raise HomeError(
             f"{path!r} is a link made by user {status.st_uid}; "
@@ -338,7 +334,8 @@ def _checked(folder_fd: int, path: str) -> Folder:
     status = os.fstat(folder_fd)
     user = os.geteuid()
     if not stat.S_ISDIR(status.st_mode):
-        raise HomeError(f"{path!r} is {_kind(status.st_mode)}, expected a folder")
+        hint = f"rm {shell_word(path)}" if stat.S_ISLNK(status.st_mode) else None
+        raise HomeError(f"{path!r} is {_kind(status.st_mode)}, expected a folder", hint=hint)
     if status.st_uid != user:
         raise HomeError(
             f"folder {path!r} belongs to user {status.st_uid}, expected user {user}",
@@ -355,13 +352,6 @@ def _checked(folder_fd: int, path: str) -> Folder:
     except OSError as error:
         raise _folder_error(path, error) from error
     return Folder(path, usable)
-
-
-def _is_link(path: str) -> HomeError:
-    return HomeError(
-        f"{path!r} is a link, expected a folder",
-        hint=f"rm {shell_word(path)}",
-    )
 
 
 def _folder_error(path: str, error: OSError) -> HomeError:

@@ -9,7 +9,6 @@ A test holds the two against each other.
 from __future__ import annotations
 
 from beddel_cli.limits import FIELDS
-from beddel_cli.profile import DEFAULT
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     Values = dict[str, str | bool | list[str] | None]
 
+DEFAULT_PROFILE = "ultra-secure"
 VALUE, FLAG, MANY = "value", "flag", "many"
 
 
@@ -42,7 +42,7 @@ def _value(
 
 
 OPTIONS = (
-    _value("profile", "NAME|FILE", "What the job may have: a built-in name or a file.", DEFAULT),
+    _value("profile", "NAME|FILE", "What the job may have: a built-in name or a file.", DEFAULT_PROFILE),
     _value("input", "FILE|-", "Input as JSON (YAML if the name ends in .yaml); - is stdin."),
     Option("set", ("--set",), MANY, "input.KEY=JSON", None, "Set one value of the input."),
     *(

@@ -91,7 +91,7 @@ class Usage:
         fuel: the worker's word.
         memory_bytes: the worker's word; linear memory never shrinks, so the last size is the peak.
         memory_digest: the worker's word; SHA-256 over SHA-256 of each 4 KiB page.
-        worker_private_bytes: kernel, largest of `worker_samples` readings of smaps_rollup.
+        worker_anonymous_bytes: kernel, largest of `worker_samples` readings of Pss_Anon.
     """
 
     wall_ns: int | None = None
@@ -103,7 +103,7 @@ class Usage:
     fuel: int | None = None
     memory_bytes: int | None = None
     memory_digest: str | None = None
-    worker_private_bytes: int | None = None
+    worker_anonymous_bytes: int | None = None
     worker_samples: int = 0
 
 
@@ -175,7 +175,7 @@ def _kernel_usage(answer: Answer, ready: Ready) -> Usage:
         wall_ns=answer.wall_ns,
         setup_ns=ready.setup_ns,
         worker_cpu_ns=answer.usage.cpu_ns,
-        worker_private_bytes=answer.usage.private_peak_bytes,
+        worker_anonymous_bytes=answer.usage.anonymous_peak_bytes,
         worker_samples=answer.usage.samples,
     )
 
@@ -191,7 +191,7 @@ def _full_usage(kernel: Usage, report: Report) -> Usage:
         fuel=report.fuel_used,
         memory_bytes=report.memory_bytes,
         memory_digest=report.memory_digest.hex(),
-        worker_private_bytes=kernel.worker_private_bytes,
+        worker_anonymous_bytes=kernel.worker_anonymous_bytes,
         worker_samples=kernel.worker_samples,
     )
 

@@ -16,7 +16,8 @@ from beddel_cli.record import record
 from beddel_cli.yaml_safe import Document, parse_yaml
 
 FORMAT = 1
-DEFAULT = "ultra-secure"
+# The strictest first.
+BUILT_IN = ("ultra-secure", "high-security", "tenant-isolated")
 # What can be required of a machine, in the order people read them.
 PROTECTIONS = (
     "store-limits",
@@ -68,13 +69,6 @@ def folder() -> str:
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "profiles")
 
 
-def built_in_names() -> tuple[str, ...]:
-    """Give the names of the built-in profiles, the strictest first."""
-    names = [name.removesuffix(".yaml") for name in os.listdir(folder()) if name.endswith(".yaml")]
-    order = {DEFAULT: 0, "high-security": 1, "tenant-isolated": 2}
-    return tuple(sorted(names, key=lambda name: (order.get(name, 9), name)))
-
-
 def load_profile(name: str) -> Profile:
     """Read a built-in profile by name, or a profile file by path.
 
@@ -86,12 +80,11 @@ def load_profile(name: str) -> Profile:
 
     by_path = "/" in name or name.endswith((".yaml", ".yml"))
     path = name if by_path else os.path.join(folder(), f"{name}.yaml")
-    if not by_path and not os.path.isfile(path):
-        names = built_in_names()
+    if not by_path and name not in BUILT_IN:
         raise NotFoundError(
             f"no profile {name!r}",
-            expected=", ".join(names),
-            hint=shape.suggestion(name, names) or "a profile file is given by path: ./mine.yaml",
+            expected=", ".join(BUILT_IN),
+            hint=shape.suggestion(name, BUILT_IN) or "a profile file is given by path: ./mine.yaml",
         )
     return parse_profile(read_file(path, "profile"), path, built_in=not by_path)
 
@@ -133,7 +126,7 @@ def _check_format(document: Document) -> None:
 
 def _name(document: Document, file: str, *, built_in: bool) -> str:
     name = shape.text(document, ("name",))
-    if not built_in and name in built_in_names():
+    if not built_in and name in BUILT_IN:
         raise JobError(
             f"the name {name!r} belongs to a built-in profile",
             place=document.place(("name",)),

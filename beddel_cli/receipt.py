@@ -231,12 +231,12 @@ def _usage(run: Run) -> dict[str, Any]:
         "guestCpu": _figure(usage.guest_cpu_ns, "worker", "ns"),
         "fuel": _figure(usage.fuel, "worker", "units"),
         "linearMemoryPeak": _figure(usage.memory_bytes, "worker", "bytes"),
-        "workerPrivatePeak": None
-        if usage.worker_private_bytes is None
+        "workerAnonymousPeak": None
+        if usage.worker_anonymous_bytes is None
         else {
-            "bytes": usage.worker_private_bytes,
+            "bytes": usage.worker_anonymous_bytes,
             "samples": usage.worker_samples,
-            "source": "kernel, smaps_rollup Private_Dirty, largest sample",
+            "source": "kernel, smaps_rollup Pss_Anon, largest sample",
         },
         "memoryDigest": None
         if usage.memory_digest is None

@@ -134,10 +134,10 @@ def _memory(run: Finished) -> str:
 
 
 def _worker(usage: Usage) -> str:
-    if usage.worker_private_bytes is None:
+    if usage.worker_anonymous_bytes is None:
         return NOT_MEASURED
     samples = f"{usage.worker_samples} sample" + ("" if usage.worker_samples == 1 else "s")
-    return f"{usage.worker_private_bytes / (1 << 20):.1f} MiB private peak (smaps, {samples})"
+    return f"{usage.worker_anonymous_bytes / (1 << 20):.1f} MiB anonymous peak (smaps PSS, {samples})"
 
 
 def _fuel(run: Finished) -> str:
@@ -303,7 +303,7 @@ def _json_memory(run: Finished) -> dict[str, int | str | None]:
     return {
         "linear_peak_bytes": usage.memory_bytes,
         "digest": usage.memory_digest,
-        "worker_private_peak_bytes": usage.worker_private_bytes,
+        "worker_anonymous_peak_bytes": usage.worker_anonymous_bytes,
         "worker_samples": usage.worker_samples,
         "heap_snapshot_path": run.snapshot_path,
     }

@@ -6,9 +6,7 @@ it from outside → plan or refuse → run → judge → sign → write.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import signal
 from time import gmtime, monotonic_ns, process_time_ns, strftime, time_ns
 
 from beddel_cli import __version__
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
     from beddel_cli.profile import Profile
-    from beddel_cli.receipt import Guest
+    from beddel_cli.receipt import Guest, sha256
 
 # A frozen clock starts here, in microseconds since 1970: 2000-01-01T00:00:00Z.
 FROZEN_CLOCK_US = 946_684_800_000_000
@@ -107,6 +105,8 @@ def run_job(asked: Asked, *, started_ns: int) -> Finished:
     """
     worker = Worker.start()
     try:
+        import signal
+
         signal.signal(signal.SIGTERM, _terminate)
         return _run_in(worker, asked, started_ns)
     finally:
@@ -129,11 +129,17 @@ def _run_in(worker: Worker, asked: Asked, started_ns: int) -> Finished:
 
     host = describe_host(ready, worker.observe())
     ending = _plan_and_run(worker, asked, job, profile, host, ready)
-    # The ending is known; a signal now must not cost its receipt.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     worker.finish()
     return _sign_and_write(asked, ending, key, home, started_ns, started_at)
+
+
+def _ignore_signals() -> None:
+    """From here on the ending is known, and a signal must not cost its receipt."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @record
@@ -233,9 +239,10 @@ def _plan_and_run(
 
 def _request(job: Job, plan: Plan, asked: Asked) -> Request:
     from beddel_cli.job import input_bytes
+    from beddel_cli.receipt import sha256
 
     frozen = plan.clock == "frozen"
-    seed = hashlib.sha256(job.code).digest() if frozen else os.urandom(8)
+    seed = bytes.fromhex(sha256(job.code)["sha256"]) if frozen else os.urandom(8)
     limits = plan.limits
     numbers = (limits.wall_ns, limits.fuel, limits.memory_bytes)
     caps = (limits.output_bytes, limits.console_bytes)
@@ -273,7 +280,7 @@ def _sign_and_write(
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
     from beddel_cli.home import write_whole
     from beddel_cli.job import input_bytes
-    from beddel_cli.receipt import Run, make_statement
+    from beddel_cli.receipt import Run, make_statement, sha256
 
     run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
     snapshot = ending.snapshot
@@ -298,7 +305,7 @@ def _sign_and_write(
             outcome=ending.outcome,
             clock_us=request.clock_us if request else None,
             seed=request.seed if request else None,
-            snapshot_digest=None if snapshot is None else hashlib.sha256(snapshot).hexdigest(),
+            snapshot_digest=None if snapshot is None else sha256(snapshot)["sha256"],
             snapshot_bytes=None if snapshot is None else len(snapshot),
             key_id=key.key_id,
             key_origin=key.origin,
@@ -350,7 +357,7 @@ def _public_key_path(home: str, key: SigningKey) -> str | None:
 def _guest(ready: Ready) -> Guest:
     from beddel_cli.guests import javascript_facts
     from beddel_cli.isolate.engine_settings import library_folder, library_version, settings_text
-    from beddel_cli.receipt import Guest
+    from beddel_cli.receipt import Guest, sha256
 
     facts = javascript_facts()
     source = CODE_SOURCES[ready.code_source]
@@ -362,7 +369,7 @@ def _guest(ready: Ready) -> Guest:
         code_source=source,
         engine="wasmtime",
         engine_version=library_version(library_folder()),
-        settings_digest=hashlib.sha256(settings_text().encode()).hexdigest(),
+        settings_digest=sha256(settings_text().encode())["sha256"],
     )
 
 

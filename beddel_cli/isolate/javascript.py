@@ -86,19 +86,21 @@ def digest_memory(memory: memoryview, pristine: Pristine) -> bytes:
 
     Pages the job never wrote keep the digest computed before it; only the others are hashed.
     """
-    image = memoryview(pristine.image)
-    known = pristine.page_digests
-    zero = hashlib.sha256(bytes(DIGEST_PAGE_BYTES)).digest()
+    image, known = pristine.image, pristine.page_digests
     zeros = bytes(DIGEST_PAGE_BYTES)
-    whole = hashlib.sha256()
-    for index, start in enumerate(range(0, len(memory), DIGEST_PAGE_BYTES)):
-        page = memory[start : start + DIGEST_PAGE_BYTES]
-        if index < len(known):
-            same = page == image[start : start + DIGEST_PAGE_BYTES]
-            whole.update(known[index] if same else hashlib.sha256(page).digest())
+    zeros_digest = hashlib.sha256(zeros).digest()
+    # Slices of bytes compare with one memcmp; slices of a memoryview element by element.
+    data = bytes(memory)
+    digests = []
+    for index, start in enumerate(range(0, len(data), DIGEST_PAGE_BYTES)):
+        page = data[start : start + DIGEST_PAGE_BYTES]
+        if index < len(known) and page == image[start : start + DIGEST_PAGE_BYTES]:
+            digests.append(known[index])
+        elif page == zeros:
+            digests.append(zeros_digest)
         else:
-            whole.update(zero if page == zeros else hashlib.sha256(page).digest())
-    return whole.digest()
+            digests.append(hashlib.sha256(page).digest())
+    return hashlib.sha256(b"".join(digests)).digest()
 
 
 class _Watchdog:

@@ -8,7 +8,6 @@ load while files can still be opened, confine, tell the supervisor, and only the
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from time import perf_counter_ns
 
@@ -57,9 +56,8 @@ def serve(requests: int, reports: int, supervisor: int) -> None:
 def _serve(requests: int, reports: int, supervisor: int) -> None:
     started = perf_counter_ns()
     _close_everything_but(requests, reports)
+    # Its own session: Ctrl-C on the terminal is for the supervisor to answer.
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
     # Imported here, after the fork, so that the supervisor never loads an engine.
     from beddel_cli.isolate import confine, javascript
 

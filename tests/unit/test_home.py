@@ -185,8 +185,10 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         open_folder(str(tmp_path / "home"))
     assert caught.value.hint == f"rm {tmp_path}/home"
     (tmp_path / "real" / "keys").symlink_to("..")
-    with open_folder(str(tmp_path / "real")) as real, pytest.raises(HomeError, match="is a link"):
+    real = open_folder(str(tmp_path / "real"))
+    with real, pytest.raises(HomeError, match="is a link") as caught:
         real.child("keys")
+    assert caught.value.hint == f"rm {tmp_path}/real/keys"
 
 
 def test_links_of_ours_on_the_way_are_followed(tmp_path: Path) -> None:

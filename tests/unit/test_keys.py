@@ -161,7 +161,8 @@ def test_file_goes_before_environment_goes_before_home(home: Path, private: Path
     assert (from_file.origin, from_file.path, from_file.public_path) == ("file", file, None)
     assert (from_environment.origin, from_environment.path) == ("environment", None)
     assert len({key.key_id for key in (mine, from_file, from_environment)}) == 3
-    assert not (from_file.created or from_environment.created)
+    assert not from_file.created
+    assert not from_environment.created
 
 
 def test_given_keys_leave_home_alone(home: Path) -> None:
@@ -522,7 +523,7 @@ def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> No
     shown = show_key(str(home))
     assert (shown.key_id, shown.encrypted) == (key.key_id, True)
     (home / "keys" / "signing.pub.pem").unlink()
-    with pytest.raises(SigningKeyError, match="public key 'signing.pub.pem' is not beside it"):
+    with pytest.raises(SigningKeyError, match=r"public key 'signing\.pub\.pem' is not beside it"):
         show_key(str(home))
 
 
@@ -556,7 +557,8 @@ def test_what_is_not_a_public_key_of_ours(make: Callable[[], bytes], message: st
 
 
 def test_hot_path_imports_nothing_dear(home: Path, private: Path) -> None:
-    dear = "base64 cryptography dataclasses enum json pathlib re subprocess tempfile typing".split()
+    dear = ["base64", "cryptography", "dataclasses", "enum", "json", "pathlib", "re"]
+    dear += ["subprocess", "tempfile", "typing"]
     code = (
         "import sys; before = set(sys.modules)\n"
         "import beddel_cli.dsse, beddel_cli.verify\n"

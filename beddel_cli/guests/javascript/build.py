@@ -10,7 +10,7 @@ Three steps, each a pure function of its input once the source is here:
 3. snapshot: the module is started once, and the memory it leaves becomes its data section. What
    ships starts where initialisation ended, and can no longer be told to initialise.
 
-The folder OUTDIR then holds javascript.wasm, javascript.json (facts about it) and the licences.
+The folder OUTDIR then holds javascript.wasm, javascript.json (facts about it) and licenses/.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -27,7 +28,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -35,6 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, cast
 
 import wasmtime
 
@@ -72,10 +73,11 @@ OWN_FILES = ("guest.c", "heap.c", "heap.h", "quiet.h")
 
 # What zig links in besides: wasi-libc and the musl code in it, and compiler-rt.
 LIBRARY_LICENCES = {
-    "LICENSE.wasi-libc": "lib/libc/wasi/LICENSE",
-    "LICENSE.wasi-libc-MIT": "lib/libc/wasi/LICENSE-MIT",
-    "LICENSE.musl": "lib/libc/musl/COPYRIGHT",
-    "LICENSE.zig": "LICENSE",
+    "wasi-libc": "lib/libc/wasi/LICENSE",
+    "wasi-libc-MIT": "lib/libc/wasi/LICENSE-MIT",
+    "cloudlibc": "lib/libc/wasi/libc-bottom-half/cloudlibc/LICENSE",
+    "musl": "lib/libc/wasi/libc-top-half/musl/COPYRIGHT",
+    "zig": "LICENSE",
 }
 
 STACK_BYTES = 192 * 1024
@@ -86,8 +88,8 @@ COMPILE_FLAGS = (
     "-fno-sanitize=all", "-mexec-model=reactor", "-I.",
 )  # fmt: skip
 ENGINE_FLAGS = ("-include", "quiet.h", "-Wno-everything")  # its warnings are not ours to fix
-# -fno-builtin: or the compiler would see malloc and memset in calloc and call calloc.
-HEAP_FLAGS = ("-Wall", "-Wextra", "-Werror", "-fno-builtin", "-fno-strict-aliasing")
+# Or the compiler would see malloc and memset in calloc and make a call of calloc from them.
+HEAP_FLAGS = ("-Wall", "-Wextra", "-Werror", "-fno-builtin-malloc", "-fno-strict-aliasing")
 LINK_FLAGS = (
     "-s", f"-Wl,-z,stack-size={STACK_BYTES}", "-Wl,--gc-sections",
     f"-Wl,--max-memory={MEMORY_MAX_BYTES}",
@@ -141,8 +143,9 @@ def build(out_folder: Path) -> dict[str, str | int]:
     out_folder.mkdir(parents=True, exist_ok=True)
     (out_folder / "javascript.wasm").write_bytes(snapshot.wasm)
     write_facts(out_folder, facts)
+    (out_folder / "licenses").mkdir(exist_ok=True)
     for name, text in licences(archive).items():
-        (out_folder / name).write_bytes(text)
+        (out_folder / "licenses" / name).write_bytes(text)
     return facts
 
 
@@ -150,14 +153,6 @@ def write_facts(out_folder: Path, facts: Mapping[str, str | int]) -> None:
     """Write javascript.json."""
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (out_folder / "javascript.json").write_text(text, encoding="utf-8")
-
-
-def output_names() -> list[str]:
-    """The files that `build` leaves in its folder."""
-    return ["javascript.wasm", "javascript.json", "LICENSE.quickjs-ng", *LIBRARY_LICENCES]
-
-
-# The source.
 
 
 def fetch_sdist(environ: Mapping[str, str]) -> bytes:
@@ -190,23 +185,32 @@ def _download(environ: Mapping[str, str]) -> bytes:
     index = settings.get("index-url", "https://pypi.org/simple").rstrip("/") + "/"
     page_url = urllib.parse.urljoin(index, f"{PROJECT}/")
     host = urllib.parse.urlsplit(index).hostname or "the package index"
+    context = _tls_context(settings.get("cert"))
     try:
-        context = ssl.create_default_context(cafile=settings.get("cert"))
         page = _get(page_url, context, INDEX_PAGE_MAX_BYTES)
         return _get(_find_link(page, page_url), context, SDIST_MAX_BYTES)
-    except OSError as error:  # URLError, time-outs, TLS failures and a missing certificate file
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and TLS failures
+        cause = str(error).removeprefix("<urlopen error ").removesuffix(">")
         raise GuestBuildError(
             f"{host} is not reachable ({cause}); put {SDIST_NAME} on this machine and set "
             "BEDDEL_QUICKJS_SDIST to its path"
         ) from error
 
 
+def _tls_context(certificates: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=certificates)
+    except OSError as error:
+        raise GuestBuildError(f"pip's certificate file {certificates}: {error}") from error
+
+
 def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """The index and certificate pip would use: its files in their order, then its variables."""
     home = Path(environ.get("HOME", "/nonexistent"))
     config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    system = [Path(folder) / "pip" for folder in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
+    system = [
+        Path(folder) / "pip" for folder in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")
+    ]
     own = [home / ".pip", config_home / "pip", Path(sys.prefix)]
     files = [folder / "pip.conf" for folder in [*system, Path("/etc"), *own]]
     files += [Path(environ["PIP_CONFIG_FILE"])] if environ.get("PIP_CONFIG_FILE") else []
@@ -228,7 +232,7 @@ def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _get(url: str, context: ssl.SSLContext, max_bytes: int) -> bytes:
-    """The body behind an http(s) or file URL; a user and password in it become a header."""
+    """The body behind an http(s) address; a user and password in it become a header."""
     parts = urllib.parse.urlsplit(url)
     headers = {"Accept": "application/vnd.pypi.simple.v1+json, text/html;q=0.1"}
     if "@" in parts.netloc:
@@ -236,10 +240,11 @@ def _get(url: str, context: ssl.SSLContext, max_bytes: int) -> bytes:
         token = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
         headers["Authorization"] = f"Basic {token}"
         url = urllib.parse.urlunsplit(parts._replace(netloc=address))
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(
-        request, timeout=FETCH_TIMEOUT_SECONDS, context=context
-    ) as response:
+    if parts.scheme not in ("https", "http"):
+        raise GuestBuildError(f"the package index must be an http(s) address, not {parts.scheme}:")
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  # scheme checked above
+    opened = urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS, context=context)  # noqa: S310
+    with opened as response:
         body: bytes = response.read(max_bytes + 1)
     if len(body) > max_bytes:
         raise GuestBuildError(f"{url} sent more than {max_bytes} bytes")
@@ -249,8 +254,8 @@ def _get(url: str, context: ssl.SSLContext, max_bytes: int) -> bytes:
 def _find_link(page: bytes, page_url: str) -> str:
     """Where an index page, PEP 691 JSON or PEP 503 HTML, says the sdist is."""
     if page.lstrip().startswith(b"{"):
-        files = json.loads(page).get("files", [])
-        links = [file["url"] for file in files if file.get("filename") == SDIST_NAME]
+        files: list[dict[str, Any]] = json.loads(page).get("files", [])
+        links: list[str] = [file["url"] for file in files if file.get("filename") == SDIST_NAME]
     else:
         pattern = rf'href="([^"]*/)?({re.escape(SDIST_NAME)})[^"]*"'
         found = re.search(pattern, page.decode("utf-8", "replace"))
@@ -269,9 +274,8 @@ def read_members(archive: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for member in tar:
-            if member.name in names and member.isreg():
-                file = tar.extractfile(member)
-                assert file is not None  # isreg
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None and member.name in names:
                 contents[member.name] = file.read()
     for name in names:
         if name not in contents:
@@ -280,8 +284,8 @@ def read_members(archive: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def licences(archive: bytes) -> dict[str, bytes]:
-    """The licence texts of everything in the module, by the name each gets in the wheel."""
-    texts = {"LICENSE.quickjs-ng": read_members(archive, (ENGINE_LICENCE,))[ENGINE_LICENCE]}
+    """The licence texts of everything in the module, by the name of what it covers."""
+    texts = {"quickjs-ng": read_members(archive, (ENGINE_LICENCE,))[ENGINE_LICENCE]}
     zig = _ziglang_folder()
     for name, path in LIBRARY_LICENCES.items():
         texts[name] = (zig / path).read_bytes()
@@ -290,9 +294,6 @@ def licences(archive: bytes) -> dict[str, bytes]:
 
 def _ziglang_folder() -> Path:
     return Path(str(metadata.distribution("ziglang").locate_file("ziglang")))
-
-
-# The compiler.
 
 
 def compile_guest(archive: bytes, extra_flags: tuple[str, ...] = ()) -> bytes:
@@ -334,15 +335,14 @@ def _zig_cc(folder: Path, arguments: tuple[str, ...]) -> None:
     cache = str(folder / "zig-cache")
     environ = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
-    ended = subprocess.run(command, cwd=folder, env=environ, check=False)
+    ended = subprocess.run(command, cwd=folder, env=environ, check=False)  # noqa: S603  # ours
     if ended.returncode:
         raise GuestBuildError(f"the compiler ended with {ended.returncode} at {arguments[-1]}")
 
 
-# The snapshot. Source: WebAssembly core specification, section 5.5 (binary format of modules).
+# Section numbers. Source: WebAssembly core specification 5.5, binary format of modules.
 
-_GLOBAL, _MEMORY, _EXPORT, _START, _DATA_COUNT, _DATA = 6, 5, 7, 8, 12, 11
-_CUSTOM = 0
+_CUSTOM, _MEMORY, _GLOBAL, _EXPORT, _START, _CODE, _DATA, _DATA_COUNT = 0, 5, 6, 7, 8, 10, 11, 12
 
 
 def take_snapshot(wasm: bytes) -> Snapshot:
@@ -365,8 +365,7 @@ def take_snapshot(wasm: bytes) -> Snapshot:
     _call(store, exports["_initialize"])
     _call(store, exports["beddel_init"])
     state_address = _call(store, exports["beddel_state"])
-    memory = exports["memory"]
-    assert isinstance(memory, wasmtime.Memory)
+    memory = cast(wasmtime.Memory, exports["memory"])
     image = bytearray(memory.read(store, 0, memory.data_len(store)))
     image[:stack_bytes] = bytes(stack_bytes)
     pages = len(image) // PAGE_BYTES
@@ -374,9 +373,7 @@ def take_snapshot(wasm: bytes) -> Snapshot:
 
 
 def _call(store: wasmtime.Store, function: object) -> int:
-    assert isinstance(function, wasmtime.Func)
-    result = function(store)
-    return int(result) if isinstance(result, int) else 0
+    return cast(int, cast(wasmtime.Func, function)(store))
 
 
 def _rewrite(sections: list[tuple[int, bytes]], image: bytes, pages: int) -> bytes:
@@ -389,7 +386,7 @@ def _rewrite(sections: list[tuple[int, bytes]], image: bytes, pages: int) -> byt
             body = b"\1\1" + _uleb(pages) + _uleb(MEMORY_MAX_BYTES // PAGE_BYTES)
         elif kind == _EXPORT:
             body = _without_exports(body, BUILD_ONLY_EXPORTS)
-        elif kind == 10:  # the count of data segments stands before the code that may use it
+        elif kind == _CODE:  # the count of data segments stands before the code that may use it
             out += _section(_DATA_COUNT, _uleb(len(segments)))
         out += _section(kind, body)
     data = _uleb(len(segments))
@@ -432,7 +429,9 @@ def _without_exports(body: bytes, unwanted: frozenset[str]) -> bytes:
 
 def _stack_pointer(globals_section: bytes) -> int:
     """The first value of the stack pointer, when it is the module's one global."""
-    found = re.fullmatch(rb"\x01\x7f\x01\x41([\x80-\xff]*[\0-\x7f])\x0b", globals_section, re.DOTALL)
+    found = re.fullmatch(
+        rb"\x01\x7f\x01\x41([\x80-\xff]*[\0-\x7f])\x0b", globals_section, re.DOTALL
+    )
     if not found:
         raise GuestBuildError("the compiled module has other globals than the stack pointer")
     return _read_uleb(found[1], 0)[0]

@@ -86,8 +86,7 @@ static bool said_out_of_memory, said_stack_overflow, said_not_json;
 
 static const char OUT_OF_MEMORY[] = "out of memory";
 static const char STACK_OVERFLOW[] = "Maximum call stack size exceeded";
-
-/* ---- the engine's errors, clocks and endings --------------------------------------------- */
+static const char UNEXPECTED_TOKEN[] = "unexpected token in expression: '%.*s'";
 
 static void note_engine_error(const char *format)
 {
@@ -105,6 +104,14 @@ static void note_engine_error(const char *format)
 static int word_error(char *text, size_t size, const char *format, va_list arguments)
 {
     note_engine_error(format);
+    if (!strcmp(format, UNEXPECTED_TOKEN)) {
+        va_list copy;
+        va_copy(copy, arguments);
+        int token_length = va_arg(copy, int);
+        va_end(copy);
+        if (!token_length)
+            return snprintf(text, size, "unexpected end of input");
+    }
     return vsnprintf(text, size, format, arguments);
 }
 
@@ -163,8 +170,6 @@ _Noreturn void __assert_fail(const char *what, const char *file, int line, const
 {
     __builtin_trap();
 }
-
-/* ---- compiling the body of a function ---------------------------------------------------- */
 
 /* Follows the order of js_parse_function_decl2 from the opening brace on, with the end of the
  * input in the brace's place. */
@@ -332,8 +337,6 @@ static JSValue compile_body(char *source, size_t length, const struct signature 
     return JS_Throw(context, first_error);
 }
 
-/* ---- dynamic code ------------------------------------------------------------------------ */
-
 static bool called_by_function_constructor(JSContext *ctx)
 {
     JSStackFrame *frame = ctx->rt->current_stack_frame;
@@ -354,8 +357,6 @@ static JSValue compile_for_constructor(JSContext *ctx, JSValueConst this_value, 
         return JS_ThrowTypeError(ctx, "eval is not supported");
     return __JS_EvalInternal(ctx, this_value, source, length, file, line, flags, scope);
 }
-
-/* ---- values to text ---------------------------------------------------------------------- */
 
 static void drop_exception(void)
 {
@@ -400,8 +401,6 @@ static const char *show_property(JSValueConst object, JSAtom name, size_t *lengt
     JS_FreeValue(context, value);
     return shown;
 }
-
-/* ---- the console ------------------------------------------------------------------------- */
 
 static void count_dropped(size_t bytes)
 {
@@ -451,6 +450,12 @@ static void put_shown(DynBuf *text, const char *shown, size_t length)
     JS_FreeCString(context, shown);
 }
 
+/* An Error or a DOMException, by its class and not by its prototype. */
+static bool is_error(JSValueConst value)
+{
+    return JS_IsError(value) || JS_GetClassID(value) == JS_CLASS_DOM_EXCEPTION;
+}
+
 /* "Name: message" and the stack below it. */
 static void put_error(DynBuf *text, JSValueConst error)
 {
@@ -475,7 +480,7 @@ static void put_error(DynBuf *text, JSValueConst error)
 static void put_value(DynBuf *text, JSValueConst value)
 {
     size_t length;
-    if (JS_IsError(value)) {
+    if (is_error(value)) {
         put_error(text, value);
         return;
     }
@@ -509,8 +514,6 @@ static const JSCFunctionListEntry console_methods[] = {
     JS_CFUNC_MAGIC_DEF("error", 0, console_method, 3),
     JS_CFUNC_MAGIC_DEF("debug", 0, console_method, 4),
 };
-
-/* ---- reporting --------------------------------------------------------------------------- */
 
 static bool is_native_error(JSValueConst value, JSErrorEnum kind)
 {
@@ -567,7 +570,7 @@ static void set_error_fields(JSValueConst thrown)
 {
     size_t length;
     const char *shown;
-    if (!JS_IsError(thrown)) {
+    if (!is_error(thrown)) {
         shown = show(thrown, &length);
         set_shown(&state.error_message, shown, length);
         if (!shown)
@@ -612,8 +615,6 @@ static uint32_t succeed(const char *json, size_t length)
     state.status = STATUS_SUCCESS;
     return STATUS_SUCCESS;
 }
-
-/* ---- modules ----------------------------------------------------------------------------- */
 
 static JSValue require(JSContext *ctx, JSValueConst this_value, int argc, JSValueConst *argv)
 {
@@ -671,15 +672,15 @@ static JSValue evaluate_module(JSValueConst function)
     return result;
 }
 
-/* ---- the exports ------------------------------------------------------------------------- */
-
-/* What must wait for the host's settings; at the first beddel_module or beddel_run. */
-static void start(void)
+/* What must wait for the host's settings; at the first beddel_module or beddel_run. False, with an
+ * exception pending, when there is no memory for it. */
+static bool start(void)
 {
     static bool started;
+    state.status = STATUS_UNFINISHED;
     JS_UpdateStackTop(runtime);
     if (started)
-        return;
+        return true;
     started = true;
     /* splitmix64: near seeds give unlike streams; the engine's generator must not start at 0 */
     uint64_t mixed = state.seed + 0x9e3779b97f4a7c15;
@@ -687,9 +688,10 @@ static void start(void)
     mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
     mixed ^= mixed >> 31;
     context->random_state = mixed ? mixed : 1;
-    JS_AddPerformance(context); /* here, not in beddel_init: it reads the clock */
     if (state.flags & FLAG_FUNCTION_CONSTRUCTORS)
         context->eval_internal = compile_for_constructor;
+    JS_AddPerformance(context); /* here, not in beddel_init: it reads the clock */
+    return !JS_HasException(context);
 }
 
 EXPORT(beddel_state) volatile struct state *beddel_state(void)
@@ -735,8 +737,8 @@ uint32_t beddel_module(char *name, uint32_t name_length, char *source, uint32_t 
 {
     static const char *const parameters[] = {"module", "exports", "require", "self", "global"};
     const struct signature as = {name, name, parameters, countof(parameters), false};
-    state.status = STATUS_UNFINISHED;
-    start();
+    if (!start())
+        return fail(STATUS_ERROR);
     JSValue function = compile_body(source, source_length, &as);
     free(source);
     if (JS_IsException(function))
@@ -805,8 +807,8 @@ uint32_t beddel_run(char *source, uint32_t source_length, char *input, uint32_t 
     if (has_run)
         __builtin_trap();
     has_run = true;
-    state.status = STATUS_UNFINISHED;
-    start();
+    if (!start())
+        return fail(STATUS_ERROR);
     JSValue function = compile_body(source, source_length, &as);
     free(source);
     if (JS_IsException(function))

@@ -1,0 +1,212 @@
+"""Receipts verify with programs that know nothing of us, and broken ones do not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from google.protobuf.json_format import Parse  # type: ignore[import-untyped]
+from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
+from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+
+from beddel_cli.dsse import PAYLOAD_TYPE, make_envelope, pae
+from beddel_cli.keys import SigningKey, generate_key, load_signing_key
+from beddel_cli.verify import PREDICATE_TYPE
+from tests.support.statements import as_payload, bundled, make_statement, sign, signed
+
+KINDS = ("p256", "ed25519")
+PAYLOAD = as_payload(make_statement())
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def key(request: pytest.FixtureRequest) -> SigningKey:
+    return load_signing_key("/nowhere", environment_pem=generate_key(request.param).decode())
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+
+
+def test_dsse_published_vector() -> None:
+    """Source: secure-systems-lab/dsse protocol.md, "Test Vectors"."""
+    encoded = pae("http://example.com/HelloWorld", b"hello world")
+    assert encoded == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    public_key = ec.EllipticCurvePublicNumbers(
+        46950820868899156662930047687818585632848591499744589407958293238635476079160,
+        5640078356564379163099075877009565129882514886557779369047442380624545832820,
+        ec.SECP256R1(),
+    ).public_key()
+    raw = base64.b64decode(
+        "A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA=="
+    )
+    signature = encode_dss_signature(*(int.from_bytes(raw[at : at + 32], "big") for at in (0, 32)))
+    public_key.verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
+
+
+def securesystemslib_key(key: SigningKey) -> SSlibKey:
+    public_key = serialization.load_pem_public_key(key.public_pem)
+    return SSlibKey.from_crypto(public_key, keyid=key.key_id)
+
+
+def test_securesystemslib(key: SigningKey) -> None:
+    envelope = Envelope.from_dict(json.loads(signed(key)))
+    assert list(envelope.verify([securesystemslib_key(key)], 1)) == [key.key_id]
+    envelope.payload = PAYLOAD.replace(b"success", b"failure")
+    with pytest.raises(VerificationError):
+        envelope.verify([securesystemslib_key(key)], 1)
+
+
+def test_securesystemslib_two_of_two() -> None:
+    pair = [
+        load_signing_key("/nowhere", environment_pem=generate_key(kind).decode())  # type: ignore[arg-type]
+        for kind in KINDS
+    ]
+    data = make_envelope(PAYLOAD, [sign(PAYLOAD, key) for key in pair])
+    accepted = Envelope.from_dict(json.loads(data)).verify(
+        [securesystemslib_key(key) for key in pair], 2
+    )
+    assert sorted(accepted) == sorted(key.key_id for key in pair)
+
+
+def test_in_toto_attestation(key: SigningKey) -> None:
+    payload = base64.b64decode(json.loads(signed(key))["payload"])
+    statement = Statement.copy_from_pb(Parse(payload, statement_pb2.Statement()))
+    statement.validate()
+    assert statement.pb.predicate_type == PREDICATE_TYPE
+    del statement.pb.subject[:]
+    with pytest.raises(ValueError, match="subject"):
+        statement.validate()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl(key: SigningKey, tmp_path: Path) -> None:
+    envelope = json.loads(signed(key))
+    message, signature, public = (tmp_path / name for name in ("pae", "sig", "pub.pem"))
+    signature.write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    public.write_bytes(key.public_pem)
+
+    def verify(payload: bytes) -> subprocess.CompletedProcess[str]:
+        message.write_bytes(pae(PAYLOAD_TYPE, payload))
+        if key.kind == "p256":
+            return run(
+                "openssl", "dgst", "-sha256", "-verify", public, "-signature", signature, message
+            )
+        raw = ["-rawin", "-in", message, "-sigfile", signature]
+        return run("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, *raw)
+
+    good = verify(base64.b64decode(envelope["payload"]))
+    assert good.returncode == 0, good.stderr
+    assert "Verified" in good.stdout
+    assert verify(PAYLOAD + b" ").returncode == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("passphrase", [None, "open sesame"])
+def test_openssl_reads_our_key_files_and_computes_our_key_id(
+    key: SigningKey, tmp_path: Path, passphrase: str | None
+) -> None:
+    home = tmp_path / "home"
+    made = load_signing_key(str(home), kind=key.kind, passphrase=passphrase)
+    options = ["-passin", f"pass:{passphrase}"] if passphrase else []
+    der = tmp_path / "der"
+    done = run(
+        "openssl", "pkey", "-in", made.path, *options, "-pubout", "-outform", "DER", "-out", der
+    )
+    assert done.returncode == 0, done.stderr
+    assert hashlib.sha256(der.read_bytes()).hexdigest() == made.key_id
+    text = run("openssl", "pkey", "-pubin", "-in", made.public_path, "-pubout").stdout
+    assert text.encode() == made.public_pem
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize(
+    "options",
+    [["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], ["-algorithm", "ed25519"]],
+)
+@pytest.mark.parametrize("encrypt", [[], ["-aes-256-cbc", "-pass", "pass:open sesame"]])
+def test_keys_that_openssl_makes_sign(
+    tmp_path: Path, options: list[str], encrypt: list[str]
+) -> None:
+    file = tmp_path / "k.pem"
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)):
+        made = run("openssl", "genpkey", *options, *encrypt, "-out", file)
+    assert made.returncode == 0, made.stderr
+    key = load_signing_key("/nowhere", file=str(file), passphrase="open sesame")
+    envelope = Envelope.from_dict(json.loads(signed(key)))
+    assert list(envelope.verify([securesystemslib_key(key)], 1)) == [key.key_id]
+
+
+VERIFY_BUNDLE = """
+const { bundleFromJSON } = require('@sigstore/bundle');
+const { Verifier, toSignedEntity, toTrustMaterial } = require('@sigstore/verify');
+const { createPublicKey } = require('node:crypto');
+const { readFileSync } = require('node:fs');
+const [bundlePath, keyPath, keyId] = process.argv.slice(2);
+const bundle = bundleFromJSON(JSON.parse(readFileSync(bundlePath, 'utf8')));
+const root = { certificateAuthorities: [], timestampAuthorities: [], tlogs: [], ctlogs: [] };
+const trust = toTrustMaterial(root, (hint) => {
+  if (hint !== keyId) throw new Error('asked for another key: ' + hint);
+  return { publicKey: createPublicKey(readFileSync(keyPath)), validFor: () => true };
+});
+const none = { tlogThreshold: 0, ctlogThreshold: 0, timestampThreshold: 0 };
+const signer = new Verifier(trust, none).verify(toSignedEntity(bundle));
+console.log('verified', signer.key.asymmetricKeyType);
+"""
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip on a laptop; in CI, where node is promised, a check that cannot run is a failure."""
+    if os.environ.get("CI") and shutil.which("node"):
+        pytest.fail(f"CI has node but cannot verify with @sigstore/verify: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def sigstore_verify(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Give a function that has @sigstore/verify judge a bundle."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        skip_or_fail("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "verify.js").write_text(VERIFY_BUNDLE)
+    packages = ["@sigstore/verify@3", "@sigstore/bundle@4"]
+    installed = run(
+        "npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder, *packages
+    )
+    if installed.returncode != 0:
+        skip_or_fail(f"npm cannot install {packages}: {installed.stderr[-500:]}")
+
+    def judge(bundle: bytes, key: SigningKey) -> subprocess.CompletedProcess[str]:
+        (folder / "bundle.json").write_bytes(bundle)
+        (folder / "key.pem").write_bytes(key.public_pem)
+        files = (folder / name for name in ("verify.js", "bundle.json", "key.pem"))
+        return run("node", *files, key.key_id)
+
+    return judge
+
+
+def test_sigstore_verify(key: SigningKey, sigstore_verify: Callable[..., Any]) -> None:
+    good = sigstore_verify(bundled(key), key)
+    assert good.returncode == 0, good.stderr
+    assert good.stdout == f"verified {'ec' if key.kind == 'p256' else 'ed25519'}\n"
+    bundle = json.loads(bundled(key))
+    changed = PAYLOAD.replace(b"success", b"failure")
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(changed).decode()
+    bad = sigstore_verify(json.dumps(bundle).encode(), key)
+    assert bad.returncode == 1
+    assert "signature verification failed" in bad.stderr

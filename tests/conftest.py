@@ -1,0 +1,56 @@
+"""What every test may ask for: a fresh home, a command line, and an installation with a guest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# Tests import each other as `tests.…`. Putting the checkout on the path for that would hide the
+# installed package behind one that holds no guest, so only this folder gets a name.
+if "tests" not in sys.modules:
+    _tests = ModuleType("tests")
+    _tests.__path__ = [str(Path(__file__).parent)]
+    sys.modules["tests"] = _tests
+
+from beddel_cli.errors import BeddelError  # noqa: E402
+from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts  # noqa: E402
+from tests.support.cli import Home, Result  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what this suite marks its tests with."""
+    config.addinivalue_line("markers", "slow: takes longer than most; -m 'not slow' leaves it out")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop at once, with one message, where the package under test has no guest."""
+    try:
+        javascript_facts()
+        missing = [path for path in (WASM_FILE, CODE_FILE) if not Path(path).is_file()]
+    except BeddelError as error:
+        missing = [error.message]
+    if missing:
+        pytest.exit(
+            f"beddel_cli at {Path(WASM_FILE).parents[2]} holds no built guest ({missing[0]}): "
+            "install it (pip install '.[test]') and run `pytest`, not `python -m pytest`, "
+            "which would take the checkout instead",
+            returncode=4,
+        )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home and a cache that nobody has used yet, and a folder to work in."""
+    work = tmp_path / "work"
+    work.mkdir()
+    return Home(tmp_path / "home", tmp_path / "cache", work)
+
+
+@pytest.fixture
+def run_cli(home: Home) -> Callable[..., Result]:
+    """`beddel-cli …` in the fresh home, as a function of its arguments."""
+    return home.run

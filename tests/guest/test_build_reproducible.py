@@ -1,0 +1,75 @@
+"""The guest built twice, in two places, is the same to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from beddel_cli.guests.javascript import build
+
+
+def build_into(folder: Path, home: str) -> bytes:
+    """Build as a user would, with this home folder."""
+    command = [sys.executable, build.__file__, str(folder)]
+    environ = os.environ | {"HOME": home}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    wasm = (folder / "javascript.wasm").read_bytes()
+    assert ended.stdout.split()[0] == hashlib.sha256(wasm).hexdigest()
+    return wasm
+
+
+@pytest.mark.slow
+def test_two_builds_in_two_places_give_the_same_bytes(tmp_path: Path) -> None:
+    first = build_into(tmp_path / "a", "/nonexistent")
+    second = build_into(tmp_path / "a longer place" / "b", str(tmp_path))
+    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
+    for place in (tmp_path, Path(build.__file__).parent):
+        assert str(place).encode() not in first
+    facts = json.loads((tmp_path / "a" / "javascript.json").read_bytes())
+    assert facts["wasm_sha256"] == hashlib.sha256(first).hexdigest()
+    assert len(list((tmp_path / "a" / "licenses").iterdir())) == 1 + len(build.LIBRARY_LICENCES)
+
+
+def test_a_changed_sdist_is_refused(tmp_path: Path) -> None:
+    changed = tmp_path / build.SDIST_NAME
+    changed.write_bytes(b"not the pinned bytes")
+    with pytest.raises(build.GuestBuildError, match="expected " + build.SDIST_SHA256):
+        build.fetch_sdist({"BEDDEL_QUICKJS_SDIST": str(changed)})
+
+
+def test_no_index_is_one_sentence_that_names_the_way_out() -> None:
+    closed = "http://127.0.0.1:1/simple"
+    with pytest.raises(build.GuestBuildError) as caught:
+        build.fetch_sdist({"PIP_INDEX_URL": closed, "HOME": "/nonexistent"})
+    message = str(caught.value)
+    assert message.startswith("cannot build the JavaScript guest: 127.0.0.1 is not reachable (")
+    way_out = f"put {build.SDIST_NAME} on this machine and set BEDDEL_QUICKJS_SDIST to its path"
+    assert message.endswith(way_out)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["no/such/file", "link", "folder"])
+def test_only_regular_files_are_read_from_an_archive(tmp_path: Path, name: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        plain = tarfile.TarInfo("plain")
+        plain.size = 4
+        tar.addfile(plain, io.BytesIO(b"text"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    assert build.read_members(buffer.getvalue(), ("plain",)) == {"plain": b"text"}
+    with pytest.raises(build.GuestBuildError, match=name):
+        build.read_members(buffer.getvalue(), (name,))

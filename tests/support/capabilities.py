@@ -1,0 +1,81 @@
+"""Say loudly what a test could not check here.
+
+On a person's machine a missing capability skips the test and says why. In CI, where `.ci/run` names
+what it provides, the same is a failure: a check nobody runs is no check.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+
+import pytest
+
+_CREATE_RULESET = 444
+
+
+def _linux() -> str | None:
+    return None if sys.platform == "linux" else f"guests run on Linux, and this is {sys.platform}"
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "needs root"
+
+
+def _x86_64() -> str | None:
+    machine = platform.machine()
+    return None if machine == "x86_64" else f"x86-64 only, and this is {machine}"
+
+
+def _landlock() -> str | None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    version = libc.syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), 1)
+    return None if version > 0 else f"no Landlock: {os.strerror(ctypes.get_errno())}"
+
+
+def _trace() -> str | None:
+    """CAP_SYS_PTRACE, which reading the memory of a non-dumpable process takes."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        sets = dict(line.split(":\t") for line in file if ":\t" in line)
+    return None if int(sets["CapEff"], 16) & (1 << 19) else "needs CAP_SYS_PTRACE"
+
+
+def _native_engine() -> str | None:
+    if importlib.util.find_spec("quickjs") or shutil.which("node"):
+        return None
+    return "needs a JavaScript engine outside of the isolate: pip install quickjs-ng, or node"
+
+
+def _full_device() -> str | None:
+    return None if os.path.exists("/dev/full") else "needs /dev/full"
+
+
+_PROBES: dict[str, Callable[[], str | None]] = {
+    "linux": _linux,
+    "root": _root,
+    "x86-64": _x86_64,
+    "landlock": _landlock,
+    "trace": _trace,
+    "native-engine": _native_engine,
+    "full-device": _full_device,
+}
+
+
+def require(name: str) -> None:
+    """Go on only where this machine has a capability: skip with the reason, or fail in CI."""
+    reason = _PROBES[name]()
+    if reason is not None:
+        give_up(f"{name}: {reason}")
+
+
+def give_up(reason: str) -> None:
+    """End the test because this machine cannot show what it checks: a skip, a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"not checked in CI: {reason}", pytrace=False)
+    pytest.skip(reason)
