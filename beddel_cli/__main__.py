@@ -14,6 +14,7 @@ from time import monotonic_ns
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     started_ns = monotonic_ns()
+    _reserve_standard_descriptors()
     arguments = sys.argv[1:]
     if "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ:
         from beddel_cli.run_command import restart_or_explain
@@ -31,6 +32,18 @@ def main() -> None:
     from beddel_cli.cli import run_app
 
     sys.exit(run_app(arguments, started_ns=started_ns))
+
+
+def _reserve_standard_descriptors() -> None:
+    """Keep a closed 0, 1 or 2 from becoming the number of a pipe or file that we open.
+
+    Each is opened the wrong way round, so that using it is still an error.
+    """
+    for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import re
 
 from beddel_cli import shape
 from beddel_cli.errors import JobError, Place
-from beddel_cli.json_strict import compact_json, find_inexact
+from beddel_cli.json_strict import MAX_DEPTH, compact_json, find_inexact
 from beddel_cli.limits import BY_KEY, PROGRAM_ONLY_KEYS, Limits, parse_limit
 from beddel_cli.record import changed, record
 from beddel_cli.yaml_safe import Document, Mark, parse_yaml
@@ -95,7 +95,14 @@ def load_job(path: str) -> Job:
     from beddel_cli.files import read_beneath, read_file, read_stdin
 
     if path == "-":
-        return parse_job(read_stdin("job"), "<stdin>")
+        job = parse_job(read_stdin("job"), "<stdin>")
+        if job.code_file is not None:
+            raise JobError(
+                "a job from standard input has no folder to find its code file in",
+                place=_place(job, "file"),
+                hint="write the code into the job, or run the job as a file",
+            )
+        return job
     job = parse_job(read_file(path, "job"), path)
     if job.code_file is None:
         return job
@@ -203,6 +210,8 @@ def with_setting(job: Job, setting: str) -> Job:
             f"--set {setting!r} is not a setting",
             expected="input.KEY=JSON, such as input.count=3 or 'input.name=\"Ann\"'",
         )
+    if len(keys) > MAX_DEPTH:
+        raise JobError(f"--set leads deeper than {MAX_DEPTH} keys")
     try:
         value = parse_json(value_text.encode("utf-8", "surrogateescape"), "--set")
     except JobError as error:
@@ -219,8 +228,8 @@ def _replaced(old: Any, keys: list[str], value: Any, whole: str) -> Any:
         old = {}
     if isinstance(old, dict):
         return {**old, key: _replaced(old.get(key), rest, value, whole)}
-    if isinstance(old, list) and key.isascii() and key.isdigit() and int(key) < len(old):
-        index = int(key)
+    index = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else None
+    if isinstance(old, list) and index is not None and index < len(old):
         return [*old[:index], _replaced(old[index], rest, value, whole), *old[index + 1 :]]
     raise JobError(
         f"--set {whole}: there is no {key!r} to set",

@@ -14,6 +14,10 @@ MAX_SAFE_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 256
 
 
+class UnportableError(JobError):
+    """JSON by its grammar, but not a value that every reader would get the same."""
+
+
 class _Rejected(ValueError):
     """A construct that strict JSON does not have."""
 
@@ -22,7 +26,8 @@ def parse_json(data: bytes, file: str) -> Any:
     """Read one JSON value in UTF-8.
 
     Raises:
-        JobError: with line and column where the parser knows them.
+        UnportableError: duplicate keys, or numbers or nesting beyond what readers agree on.
+        JobError: not JSON, with line and column where the parser knows them.
     """
     try:
         text = data.decode("utf-8")
@@ -38,12 +43,12 @@ def parse_json(data: bytes, file: str) -> Any:
         place = Place(file, error.lineno, error.colno)
         raise JobError(f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", place=place) from None
     except _Rejected as error:
-        raise JobError(str(error), place=Place(file)) from None
+        raise UnportableError(str(error), place=Place(file)) from None
     except RecursionError:
-        raise JobError("nested too deeply", place=Place(file)) from None
+        raise UnportableError("nested too deeply", place=Place(file)) from None
     except ValueError:
         # int() refuses absurdly long numbers; nothing else is left to fail here.
-        raise JobError("a number of too many digits", place=Place(file)) from None
+        raise UnportableError("a number of too many digits", place=Place(file)) from None
     return value
 
 
@@ -86,6 +91,22 @@ def find_inexact(value: Any) -> tuple[tuple[str | int, ...], str] | None:
         elif type(item) is int and abs(item) > MAX_SAFE_INTEGER:
             return path, "a whole number that JavaScript cannot hold exactly"
     return None
+
+
+def deeper_than(value: Any, depth: int) -> bool:
+    """Tell whether lists and mappings stand in each other more than `depth` times."""
+    layer = [value]
+    for _ in range(depth + 1):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
 
 
 def canonical_json(value: Any) -> bytes:

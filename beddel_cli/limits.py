@@ -145,7 +145,9 @@ def format_limit(field: LimitField, number: int) -> str:
     for unit, factor in sorted(units.items(), key=lambda item: -item[1]):
         if number % factor == 0 and number >= factor:
             return f"{number // factor}{unit}"
-    return f"{number}{'B' if field.kind == 'size' else 'ns'}"
+    # Bytes always divide; what is left is a time with a fraction of a millisecond.
+    whole, rest = divmod(number, _TIME_UNITS["ms"])
+    return f"{whole}.{rest:06}".rstrip("0") + "ms"
 
 
 def tightest(a: Limits, b: Limits) -> Limits:

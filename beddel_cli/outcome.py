@@ -10,7 +10,7 @@ import signal as signals
 
 from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.isolate.frames import NO_TRAP_CODE, NOT_STARTED, TRAPPED
-from beddel_cli.json_strict import parse_json
+from beddel_cli.json_strict import MAX_DEPTH, UnportableError, deeper_than, parse_json
 from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.record import record
 
@@ -214,12 +214,14 @@ def _with_report(
     console = _console(report.console)
     dropped = report.console_dropped_bytes
     reason = _reason(plan, answer, report)
-    if reason == "ok":
-        _check_output(report.output)
-        return _make(
-            "ok", usage, output=report.output, console=console, console_dropped_bytes=dropped
-        )
     failure = _failure(job, report) if REASONS[reason][0] == FAILURE else None
+    if reason == "ok":
+        problem = _check_output(report.output)
+        if problem is None:
+            return _make(
+                "ok", usage, output=report.output, console=console, console_dropped_bytes=dropped
+            )
+        reason, failure = "not-json", JobFailure("", problem, "", None)
     return _make(
         reason,
         usage,
@@ -257,11 +259,15 @@ def _trap_reason(plan: Plan, answer: Answer, report: Report) -> str:
     return "memory" if report.status == _GUEST_REASONS.index("memory") else "trap"
 
 
-def _check_output(output: bytes) -> None:
+def _check_output(output: bytes) -> str | None:
+    """Give what a job did to make its result one that not every reader can take, if it did."""
     try:
-        parse_json(output, "output")
+        value = parse_json(output, "output")
+    except UnportableError as error:
+        return error.message
     except JobError as error:
         raise _LieError(f"its output is {error.message}") from None
+    return f"nested deeper than {MAX_DEPTH}" if deeper_than(value, MAX_DEPTH) else None
 
 
 def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None) -> str:
@@ -287,7 +293,7 @@ def _limit_message(plan: Plan, key: str) -> str:
 
 def _failure(job: Job, report: Report) -> JobFailure:
     stack = _text(report.error_stack)
-    line, column = error_position(stack)
+    line, column = error_position(stack, _text(report.error_name))
     trapped = report.trap_code != NO_TRAP_CODE
     return JobFailure(
         name=_text(report.error_name),
@@ -297,15 +303,19 @@ def _failure(job: Job, report: Report) -> JobFailure:
     )
 
 
-def error_position(stack: str) -> tuple[int | None, int | None]:
+def error_position(stack: str, error_name: str = "") -> tuple[int | None, int | None]:
     """Find line and column of the topmost frame in the job's own code; None where there is none.
 
-    The stack is the guest's own text, so this is a help for people and never a fact.
+    Frames of the error's own constructor are passed over: people look for the `throw`. The stack
+    is the guest's own text, so this is a help for people and never a fact.
     """
-    start = stack.find(_SOURCE_NAME)
-    if start < 0:
+    frames = [line for line in stack.split("\n") if _SOURCE_NAME in line]
+    constructor = f"at {error_name} ("
+    while len(frames) > 1 and frames[0].strip().startswith(constructor):
+        del frames[0]
+    if not frames:
         return None, None
-    rest = stack[start + len(_SOURCE_NAME) :]
+    rest = frames[0].partition(_SOURCE_NAME)[2]
     numbers = []
     for part in rest.split(":", 2)[:2]:
         digits = part[: len(part) - len(part.lstrip("0123456789"))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 
 from beddel_cli import shape
 from beddel_cli.errors import JobError, NotFoundError
@@ -33,6 +34,7 @@ CLOCKS = ("frozen", "real")
 # The guest declares this much; no profile can grant what no isolate can have.
 ISOLATE_MEMORY_CAP_BYTES = 64 << 20
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _KEYS = ("beddel", "name", "description", "level", "isolate")
 _ISOLATE_KEYS = ("limits", "dynamic_code", "clock", "network", "required")
 
@@ -102,7 +104,7 @@ def parse_profile(data: bytes, file: str, *, built_in: bool) -> Profile:
     shape.mapping(document, ("isolate",), _ISOLATE_KEYS, _ISOLATE_KEYS)
     return Profile(
         name=name,
-        description=str(shape.at(document, ("description",)) or ""),
+        description=_description(document),
         level=shape.one_of(document, ("level",), LEVELS),
         digest=hashlib.sha256(data).hexdigest(),
         built_in=built_in,
@@ -126,6 +128,12 @@ def _check_format(document: Document) -> None:
 
 def _name(document: Document, file: str, *, built_in: bool) -> str:
     name = shape.text(document, ("name",))
+    if not _NAME.match(name):
+        raise JobError(
+            f"not a valid profile name: {name!r}",
+            place=document.place(("name",)),
+            expected="1 to 63 of a-z, 0-9 and -, not starting with -",
+        )
     if not built_in and name in BUILT_IN:
         raise JobError(
             f"the name {name!r} belongs to a built-in profile",
@@ -135,6 +143,11 @@ def _name(document: Document, file: str, *, built_in: bool) -> str:
     if built_in and f"{name}.yaml" != os.path.basename(file):
         raise JobError(f"{file} holds a profile named {name!r}", place=document.place(("name",)))
     return name
+
+
+def _description(document: Document) -> str:
+    missing = shape.at(document, ("description",)) is None
+    return "" if missing else shape.text(document, ("description",))
 
 
 def _limits(document: Document) -> Limits:

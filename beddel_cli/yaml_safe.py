@@ -27,6 +27,8 @@ MAX_VALUES = 20_000
 MAX_ALIASES = 64
 MAX_NUMBER_DIGITS = 400
 
+# What libyaml ends a line at (YAML 1.1), so that our positions are its positions.
+_LINE_END = re.compile("\r\n|[\n\r\x85]")
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+\Z")
 _OCTAL = re.compile(r"0o[0-7]+\Z")
@@ -158,7 +160,7 @@ class _Builder:
         self._root: list[Value] = []
         self._marks: dict[Path, Mark] = {}
         self._key_marks: dict[Path, Mark] = {}
-        self._values = self._aliases = self._documents = 0
+        self._values = self._aliases = self._repeated = self._documents = 0
 
     def document(self) -> Document:
         if not self._root:
@@ -202,6 +204,8 @@ class _Builder:
             raise self._error(f"nested deeper than {MAX_DEPTH}", event)
         path = self._next_path(event)
         self._marks[path] = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        # A name used again means the new value from its start on (YAML 1.2.2, 7.1).
+        self._anchors.pop(event.anchor, None)
         self._stack.append(_Open(value, path, event.anchor))
 
     def _close(self) -> None:
@@ -216,9 +220,15 @@ class _Builder:
             raise self._error(f"more than {MAX_ALIASES} aliases", event)
         found = self._anchors.get(event.anchor)
         if found is None:
-            raise self._error(f"alias {event.anchor!r} stands inside its own anchor", event)
+            inside = any(opened.anchor == event.anchor for opened in self._stack)
+            why = "stands inside what it names" if inside else "names nothing before it"
+            raise self._error(f"alias {event.anchor!r} {why}", event)
         value, size = found
         self._count(event, size)
+        depth, characters = _measure(value)
+        self._repeated += characters
+        if self._repeated > MAX_BYTES:
+            raise self._error(f"more than {MAX_BYTES} characters repeated by aliases", event)
         if self._is_key():
             if not isinstance(value, str):
                 raise self._error("keys must be plain text", event)
@@ -226,7 +236,7 @@ class _Builder:
             return
         path = self._next_path(event)
         self._marks[path] = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
-        if len(self._stack) + _depth(value) > MAX_DEPTH:
+        if len(self._stack) + depth > MAX_DEPTH:
             raise self._error(f"nested deeper than {MAX_DEPTH} through an alias", event)
         self._put(path, value, size)
 
@@ -321,24 +331,26 @@ class _Builder:
     def _scalar_mark(self, event: Any) -> Mark:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         style = event.style or ""
+        if event.anchor or event.tag:
+            # The event starts at its anchor or tag; where its text starts is not told.
+            return Mark(line, column, style)
         if style == "|":
             return self._literal_mark(event, line, column)
         quote = 1 if style in ("'", '"') else 0
-        begin = event.start_mark.index + quote
-        verbatim = self._text[begin : begin + len(event.value)] == event.value
-        if verbatim and "\n" not in event.value and style != ">":
+        begin, end = event.start_mark.index + quote, event.end_mark.index - quote
+        if self._text[begin:end] == event.value and style != ">":
             return Mark(line, column, style, line, column + quote, linear=True)
         return Mark(line, column, style)
 
     def _literal_mark(self, event: Any, line: int, column: int) -> Mark:
         if self._lines is None:
-            self._lines = self._text.split("\n")
+            self._lines = _LINE_END.split(self._text)
         # Content starts on the line after the header; its indentation is that of its first line
         # that is not empty, or what the header says.
         content = event.value.split("\n")
         for offset, wanted in enumerate(content):
             if wanted and line + offset < len(self._lines):
-                found = self._lines[line + offset].rstrip("\r")
+                found = self._lines[line + offset]
                 if found.endswith(wanted):
                     first_column = len(found) - len(wanted) + 1
                     return Mark(line, column, "|", line + 1, first_column, linear=True)
@@ -346,16 +358,18 @@ class _Builder:
         return Mark(line, column, "|")
 
 
-def _depth(value: Value) -> int:
-    deepest, layer = 0, [value]
+def _measure(value: Value) -> tuple[int, int]:
+    """Give how deep collections stand in each other, and how many characters their texts have."""
+    deepest, characters, layer = 0, 0, [value]
     while layer:
+        characters += sum(len(item) for item in layer if isinstance(item, str))
         inner = [item for item in layer if isinstance(item, (list, dict))]
-        if not inner:
-            return deepest
-        deepest += 1
-        layer = [
-            child
-            for item in inner
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return deepest
+        deepest += bool(inner)
+        layer = []
+        for item in inner:
+            if isinstance(item, dict):
+                characters += sum(map(len, item))
+                layer.extend(item.values())
+            else:
+                layer.extend(item)
+    return deepest, characters

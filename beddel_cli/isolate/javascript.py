@@ -43,7 +43,9 @@ class Pristine:
 
 
 @record
-class _State:
+class GuestState:
+    """What the guest wrote of its run: addresses and lengths in its linear memory."""
+
     status: int
     output: int
     output_len: int
@@ -141,7 +143,7 @@ def run_javascript(
         ending, trap_code, address = SETTLED, NO_TRAP_CODE, 0
         try:
             address = store.call(b"beddel_state")
-            _enter(store, address, request)
+            enter(store, address, request)
         except TrapError as trap:
             ending = TRAPPED
             trap_code = NO_TRAP_CODE if trap.code is None else trap.code
@@ -161,7 +163,12 @@ def run_javascript(
         return report, snapshot
 
 
-def _enter(store: Store, address: int, request: Request) -> None:
+def enter(store: Store, address: int, request: Request) -> None:
+    """Hand the guest its job and run it; `read_state` then says how it went.
+
+    Raises:
+        TrapError: the engine stopped it.
+    """
     flags = _ALLOW_FUNCTION if request.allow_function else 0
     host = _HOST_FIELDS.pack(request.clock_us, request.seed, flags, request.console_bytes)
     store.write(address, host)
@@ -181,6 +188,12 @@ def _place(store: Store, text: bytes) -> int:
     return address
 
 
+def read_state(store: Store, address: int) -> GuestState:
+    """Read the guest's own account; valid at any time, also after a trap."""
+    raw = store.read(address + _HOST_FIELDS.size, _GUEST_FIELDS.size)
+    return GuestState(*_GUEST_FIELDS.unpack(raw))
+
+
 def _read_report(
     store: Store,
     request: Request,
@@ -191,8 +204,7 @@ def _read_report(
     trap_code: int,
     times: tuple[int, int, int],
 ) -> Report:
-    raw = store.read(address + _HOST_FIELDS.size, _GUEST_FIELDS.size) if address else bytes(60)
-    state = _State(*_GUEST_FIELDS.unpack(raw))
+    state = read_state(store, address) if address else GuestState(*(0,) * 15)
     settled = ending == SETTLED
     succeeded = settled and state.status == _SUCCESS
     output_total = state.output_len if succeeded else 0

@@ -1,0 +1,190 @@
+"""Measure what README's table says, and print it: `python tests/benchmarks/run_benchmarks.py`.
+
+Every figure is a median, and every bar a ratio against a baseline measured in the same minutes:
+the runs of all commands are interleaved, so a machine that slows down slows all of them.
+Nothing is asserted. Needs an installed beddel-cli; compares with isolated-vm where node is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+
+from beddel_cli.isolate import javascript
+from beddel_cli.isolate.frames import Request
+from beddel_cli.isolate.guest_code import load_guest
+from beddel_cli.isolate.wasm import Engine, Store, load_library
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+PLENTY_OF_FUEL = 10**14
+LOOP = b"let s = 0; for (let i = 0; i < 2000000; i++) s = (s + i * i) % 1000003; return s"
+TRANSFORM = b"""
+const byCity = {}
+for (const p of input) (byCity[p.city] ??= []).push({name: p.name, tags: p.tags.map(t => t.toUpperCase())})
+return Object.entries(byCity).map(([city, people]) => ({city, people, count: people.length}))
+"""
+ISOLATED_VM = """
+const ivm = require('isolated-vm'); const times = []
+for (let i = 0; i < ROUNDS; i++) {
+  const t = process.hrtime.bigint()
+  const isolate = new ivm.Isolate({memoryLimit: 8})
+  const context = isolate.createContextSync()
+  const out = context.evalSync('JSON.stringify(JSON.parse(\\'{"a":1}\\').a + 1)')
+  isolate.dispose()
+  times.push(Number(process.hrtime.bigint() - t) / 1e6)
+  if (out !== '2') throw new Error(out)
+}
+times.sort((a, b) => a - b); console.log(times[times.length >> 1])
+"""
+
+
+def request(code: bytes, data: bytes = b'{"a":1}', memory_bytes: int = 2 << 20) -> Request:
+    """One job with limits that do not matter here, except memory."""
+    return Request(
+        wall_ns=60_000_000_000,
+        fuel=PLENTY_OF_FUEL,
+        memory_bytes=memory_bytes,
+        clock_us=0,
+        seed=1,
+        output_bytes=1 << 20,
+        console_bytes=16 << 10,
+        allow_function=False,
+        want_snapshot=False,
+        code=code,
+        input=data,
+    )
+
+
+def transform_input() -> bytes:
+    """About 11 KB of JSON."""
+    person = '{"name":"person %d","city":"city %d","tags":["alpha","beta","gamma"],"age":%d}'
+    return ("[" + ",".join(person % (i, i % 7, 20 + i % 50) for i in range(145)) + "]").encode()
+
+
+class Bench:
+    """The engine, loaded once, as a warm worker has it."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(load_library())
+        self.module = load_guest(self.engine).module
+        self.pristine = javascript.read_pristine(self.engine, self.module)
+
+    def fresh_isolate_ms(self, job: Request) -> float:
+        """Store, instance, JSON in, run, JSON out, teardown. Without the memory digest."""
+        start = perf_counter_ns()
+        with Store(
+            self.engine, self.module, memory_bytes=job.memory_bytes, fuel=job.fuel
+        ) as store:
+            address = store.call(b"beddel_state")
+            javascript.enter(store, address, job)
+            state = javascript.read_state(store, address)
+            output = store.read(state.output, state.output_len)
+        elapsed = (perf_counter_ns() - start) / 1e6
+        if state.status != 0 or not output:
+            raise SystemExit(f"the benchmark's own job failed: status {state.status}")
+        return elapsed
+
+    def runs_within(self, memory_bytes: int, code: bytes, data: bytes) -> bool:
+        """Whether a job ends well under a hard memory limit."""
+        job = request(code, data, memory_bytes)
+        report, _ = javascript.run_javascript(self.engine, self.module, self.pristine, job)
+        return report.ending == 0 and report.status == 0
+
+    def pss_each_kib(self, count: int) -> float:
+        """PSS that each of `count` live isolates adds, after a small job in each."""
+        before = _pss_kib()
+        stores = []
+        for _ in range(count):
+            store = Store(self.engine, self.module, memory_bytes=2 << 20, fuel=PLENTY_OF_FUEL)
+            javascript.enter(store, store.call(b"beddel_state"), request(b"return input.a + 1"))
+            stores.append(store)
+        each = (_pss_kib() - before) / count
+        for store in stores:
+            store.close()
+        return each
+
+
+def _pss_kib() -> int:
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
+
+
+def interleaved(commands: dict[str, list[str]], rounds: int, env: dict[str, str]) -> dict[str, float]:
+    """Median wall milliseconds of each command, their runs taken in turn after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(rounds + 1):
+        for name, command in commands.items():
+            start = perf_counter()
+            subprocess.run(command, env=env, capture_output=True, check=True)
+            if turn:
+                times[name].append((perf_counter() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def isolated_vm_ms(rounds: int, folder: Path) -> float | None:
+    """Median of a fresh isolate in isolated-vm, or None where it cannot be had."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        return None
+    if not (folder / "node_modules" / "isolated-vm").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "isolated-vm@5.0.4"]
+        if subprocess.run(install, cwd=folder, capture_output=True, check=False).returncode:
+            return None
+    script = ISOLATED_VM.replace("ROUNDS", str(rounds))
+    done = subprocess.run(
+        ["node", "-e", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--isolated-vm", type=Path, default=Path(tempfile.gettempdir(), "bench-ivm"))
+    asked = parser.parse_args()
+    rows: list[tuple[str, str, str]] = []
+    with tempfile.TemporaryDirectory() as home:
+        env = {**os.environ, "BEDDEL_HOME": f"{home}/home", "BEDDEL_CACHE_DIR": f"{home}/cache"}
+        script = str(Path(sys.executable).parent / "beddel-cli")
+        job = str(SAMPLES / "order-totals.yaml")
+        whole = interleaved(
+            {"pass": [sys.executable, "-c", "pass"], "run": [script, "run", job, "-q"]},
+            asked.rounds,
+            env,
+        )
+    rows.append(("whole `run`, two walls, signed", f"{whole['run']:.1f} ms", "≤ 5 ×"))
+    rows.append(("`python -c pass`", f"{whole['pass']:.1f} ms", ""))
+    rows.append(("ratio", f"{whole['run'] / whole['pass']:.2f} ×", "≤ 5 ×"))
+    bench = Bench()
+    job_request = request(b"return input.a + 1")
+    warm = [bench.fresh_isolate_ms(job_request) for _ in range(20 * asked.rounds)]
+    median = statistics.median(warm)
+    rows.append(("warm fresh isolate, JSON in and out", f"{median:.3f} ms", "≤ 0.4 ms"))
+    rows.append(("  its minimum", f"{min(warm):.3f} ms", ""))
+    other = isolated_vm_ms(4 * asked.rounds, asked.isolated_vm)
+    rows.append(("isolated-vm 5.0.4, same job", "not measured" if other is None else f"{other:.2f} ms", ""))
+    if other is not None:
+        rows.append(("  ratio", f"{other / median:.1f} ×", ""))
+    data = transform_input()
+    one_plus_one = bench.runs_within(1 << 20, b"return 1 + 1", b"null")
+    rows.append(("`1 + 1` within 1 MiB", "yes" if one_plus_one else "NO", "yes"))
+    transformed = bench.runs_within(1 << 20, TRANSFORM, data)
+    rows.append((f"transform of {len(data)} B JSON within 1 MiB", "yes" if transformed else "NO", "yes"))
+    rows.append(("100 live isolates, PSS each", f"{bench.pss_each_kib(100):.0f} KiB", "≤ 256 KiB"))
+    loop = statistics.median(bench.fresh_isolate_ms(request(LOOP)) for _ in range(5))
+    rows.append(("loop of 2,000,000 iterations", f"{loop:.0f} ms", ""))
+    print("| what | measured | bar |\n| --- | --- | --- |")
+    for what, measured, bar in rows:
+        print(f"| {what} | {measured} | {bar} |")
+
+
+if __name__ == "__main__":
+    main()
