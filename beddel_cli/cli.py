@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, Option
-from beddel_cli.render import error_object, error_text
+from beddel_cli.render import error_object, error_text, json_of_error
 from beddel_cli.run_command import run_command
 from beddel_cli.terminal import json_for_terminal, visible
 
@@ -50,26 +51,56 @@ def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
     """Run the command line; gives the exit code and never raises for a user's mistake."""
     global _started_ns
     _started_ns = started_ns
+    for name in ("stdout", "stderr"):
+        # None where the caller closed it; what we print then has nowhere to go.
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
     runs = list(arguments[:1]) in (["run"], ["exec"])
+    try:
+        code = _dispatch(arguments, runs)
+        sys.stdout.flush()
+    except (OSError, SystemExit) as stop:
+        # Typer answers a closed pipe with an exit; a full disk comes as it is.
+        error = stop.__context__ if isinstance(stop, SystemExit) else stop
+        if not isinstance(error, OSError) or error.filename is not None:
+            raise
+        _give_up_stdout()
+        sys.stderr.write(f"beddel-cli: cannot write to standard output: {error.strerror}\n")
+        return EXIT_USAGE_OF_RUN if runs else EXIT_USAGE
+    return code
+
+
+def _dispatch(arguments: Sequence[str], runs: bool) -> int:
     try:
         result = typer.main.get_command(app).main(
             list(arguments), prog_name="beddel-cli", standalone_mode=False
         )
-    except TyperException as error:
-        usage = error.exit_code == EXIT_USAGE
-        message = visible(error.format_message().rstrip("."))
-        command = " ".join(["beddel-cli", *arguments[:1]] if runs else ["beddel-cli"])
-        sys.stderr.write(f"beddel-cli: {message[:1].lower()}{message[1:]}\n")
-        sys.stderr.write(f"  hint      {visible(command)} --help\n")
-        return (EXIT_USAGE_OF_RUN if runs else EXIT_USAGE) if usage else error.exit_code
+        return result if isinstance(result, int) else 0
+    except TyperException as problem:
+        message = problem.format_message()
+        if message.startswith("Usage: "):
+            sys.stderr.write(f"{message}\n")
+            return EXIT_USAGE
+        message = message[:1].lower() + message[1:].rstrip(".")
+        command = f"beddel-cli {arguments[0]}" if runs else "beddel-cli"
+        error: BeddelError = UsageError(message, hint=f"{command} --help")
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BeddelError as error:
-        sys.stderr.write(error_text(error))
-        return EXIT_USAGE if isinstance(error, UsageError) and not runs else error.exit_code
-    return result if isinstance(result, int) else 0
+    except BeddelError as raised:
+        error = raised
+    if runs and "--json" in arguments:
+        sys.stdout.write(json_of_error(error).decode("ascii"))
+    sys.stderr.write(error_text(error))
+    return EXIT_USAGE if isinstance(error, UsageError) and not runs else error.exit_code
+
+
+def _give_up_stdout() -> None:
+    """Let the interpreter flush into nothing what could not be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _version(wanted: bool) -> None:

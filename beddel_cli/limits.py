@@ -128,7 +128,7 @@ def _scale(field: LimitField, value: object, number: str, factor: int) -> int:
     if not whole or (point and not fraction) or "." in fraction or len(number) > 18:
         raise JobError(f"{field.key} is not a number with a unit: {value!r}")
     scaled = int(whole + fraction) * factor
-    divisor = 10 ** len(fraction)
+    divisor: int = 10 ** len(fraction)
     if scaled % divisor:
         raise JobError(
             f"{field.key} is not a whole number of its smallest unit: {value!r}",

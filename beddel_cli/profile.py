@@ -31,7 +31,8 @@ PROTECTIONS = (
 LEVELS = ("ultra", "high", "medium")
 DYNAMIC_CODE = ("none", "function")
 CLOCKS = ("frozen", "real")
-# The guest declares this much; no profile can grant what no isolate can have.
+# The guest declares this much memory; no profile can grant what no isolate can have, nor an output
+# larger than the memory it would have to stand in.
 ISOLATE_MEMORY_CAP_BYTES = 64 << 20
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
@@ -162,13 +163,13 @@ def _limits(document: Document) -> Limits:
         except JobError as error:
             error.place = place
             raise
-    if values["memory_bytes"] > ISOLATE_MEMORY_CAP_BYTES:
-        raise JobError(
-            "more memory than an isolate can have",
-            place=document.place((*path, "memory")),
-            expected="at most 64MiB",
-            got=str(given["memory"]),
-        )
+        if field.kind == "size" and values[field.field] > ISOLATE_MEMORY_CAP_BYTES:
+            raise JobError(
+                f"{field.key} is more than an isolate can have",
+                place=place,
+                expected="at most 64MiB",
+                got=str(given[field.key]),
+            )
     return Limits(**values)
 
 

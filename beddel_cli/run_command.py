@@ -145,7 +145,8 @@ def _print_run(finished: Finished, values: Values) -> int:
     else:
         from beddel_cli.terminal import wants_colour
 
-        colour = wants_colour(sys.stderr, _text(values, "color") or "auto", os.environ)
+        when = _text(values, "color") or "auto"
+        colour = bool(sys.stderr) and wants_colour(sys.stderr, when, os.environ)
         note = render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
     if values["json"]:
         result = render.json_document(finished)

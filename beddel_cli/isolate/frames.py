@@ -118,10 +118,24 @@ def parse_ready(payload: bytes) -> Ready:
     """
     if len(payload) != _READY.size:
         raise FrameError(f"ready frame of {len(payload)} bytes, expected {_READY.size}")
-    *numbers, held, source, pages, setup_ns = _READY.unpack(payload)
+    values = _READY.unpack(payload)
+    held, source, pages, setup_ns = values[7:]
     if held > 1 or source >= len(CODE_SOURCES):
         raise FrameError("ready frame with a value out of range")
-    return Ready(*numbers, bool(held), source, pages, setup_ns)
+    no_new_privs, capabilities, rlimits, landlock, abi, probe, seccomp = values[:7]
+    return Ready(
+        no_new_privs=no_new_privs,
+        capabilities=capabilities,
+        rlimits=rlimits,
+        landlock=landlock,
+        landlock_abi=abi,
+        landlock_probe=probe,
+        seccomp=seccomp,
+        store_limits_held=bool(held),
+        code_source=source,
+        guest_pages=pages,
+        setup_ns=setup_ns,
+    )
 
 
 def ready_size() -> int:
@@ -156,12 +170,24 @@ def parse_request(payload: bytes) -> Request:
     Raises:
         FrameError: lengths that do not add up.
     """
-    *numbers, allow, snapshot, code_size, input_size = _REQUEST.unpack_from(payload)
+    wall_ns, fuel, memory, clock_us, seed, *rest = _REQUEST.unpack_from(payload)
+    output, console, allow, snapshot, code_size, input_size = rest
     code_end = _REQUEST.size + code_size
     if code_end + input_size != len(payload):
         raise FrameError("request frame whose lengths do not add up")
-    code = payload[_REQUEST.size : code_end]
-    return Request(*numbers, bool(allow), bool(snapshot), code, payload[code_end:])
+    return Request(
+        wall_ns=wall_ns,
+        fuel=fuel,
+        memory_bytes=memory,
+        clock_us=clock_us,
+        seed=seed,
+        output_bytes=output,
+        console_bytes=console,
+        allow_function=bool(allow),
+        want_snapshot=bool(snapshot),
+        code=payload[_REQUEST.size : code_end],
+        input=payload[code_end:],
+    )
 
 
 def pack_report(report: Report) -> bytes:
@@ -208,10 +234,7 @@ def parse_report(payload: bytes, request: Request) -> Report:
     if len(payload) < _REPORT.size:
         raise FrameError(f"report frame of {len(payload)} bytes, expected {_REPORT.size} or more")
     values = _REPORT.unpack_from(payload)
-    ending, status, trap_code, padding = values[:4]
-    figures = values[4:14]
     sizes = values[14:19]
-    digest = values[19]
     if sum(sizes) != len(payload) - _REPORT.size:
         raise FrameError("report frame whose lengths do not add up")
     blobs = []
@@ -219,8 +242,28 @@ def parse_report(payload: bytes, request: Request) -> Report:
     for size in sizes:
         blobs.append(payload[start : start + size])
         start += size
-    report = Report(ending, status, trap_code, *figures, digest, *blobs)
-    if padding or ending not in (SETTLED, TRAPPED, NOT_STARTED):
+    report = Report(
+        ending=values[0],
+        status=values[1],
+        trap_code=values[2],
+        fuel_used=values[4],
+        memory_bytes=values[5],
+        wall_ns=values[6],
+        cpu_ns=values[7],
+        instantiate_ns=values[8],
+        heap_used_bytes=values[9],
+        heap_peak_bytes=values[10],
+        output_total_bytes=values[11],
+        console_dropped_bytes=values[12],
+        console_dropped_entries=values[13],
+        memory_digest=values[19],
+        output=blobs[0],
+        error_name=blobs[1],
+        error_message=blobs[2],
+        error_stack=blobs[3],
+        console=blobs[4],
+    )
+    if values[3] or report.ending not in (SETTLED, TRAPPED, NOT_STARTED):
         raise FrameError("report frame with a value out of range")
     _check_report(report, request)
     return report

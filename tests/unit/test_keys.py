@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from beddel_cli import keys
+from beddel_cli import keys, signing
 from beddel_cli.errors import HomeError, SigningKeyError, UnverifiableError, VerificationError
 from beddel_cli.keys import (
     MAX_KEY_BYTES,
@@ -440,8 +440,8 @@ def test_private_key_is_in_no_text_about_it(home: Path) -> None:
 def test_both_signers_sign_what_both_kinds_of_verifier_accept(home: Path, kind: Kind) -> None:
     loaded = serialization.load_pem_private_key(generate_key(kind), None)
     assert isinstance(loaded, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey)
-    slow = keys._CryptographyKey(loaded)
-    fast = keys._libcrypto_key(slow.pkcs8(), "here")
+    slow = signing.CryptographyKey(loaded)
+    fast = signing.libcrypto_key(slow.pkcs8(), "here")
     if fast is None:
         pytest.skip("this Python has no libcrypto of its own")
     assert (fast.spki, fast.kind) == (slow.spki, slow.kind)
@@ -470,13 +470,13 @@ def test_python_without_libcrypto_signs_too(home: Path, private: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == f"_CryptographyKey {load_signing_key(str(home)).key_id}\n"
+    assert done.stdout == f"CryptographyKey {load_signing_key(str(home)).key_id}\n"
 
 
 def test_p256_signatures_always_have_the_smaller_s(home: Path) -> None:
     key = load_signing_key(str(home))
     signatures = [key.sign(b"%d" % number) for number in range(64)]
-    assert all(keys._ecdsa_pair(signature)[1] <= ORDER // 2 for signature in signatures)
+    assert all(signing.ecdsa_pair(signature)[1] <= ORDER // 2 for signature in signatures)
     for number, signature in enumerate(signatures):
         load_public_key(key.public_pem).verify(signature, b"%d" % number)
 
@@ -545,7 +545,7 @@ def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> No
         ),
         (
             lambda: keys._pem(
-                "PUBLIC KEY", keys._SPKI_HEADS["p256"] + b"\1" * 64
+                "PUBLIC KEY", signing._SPKI_HEADS["p256"] + b"\1" * 64
             ),  # not a point of the curve
             "does not parse",
         ),
