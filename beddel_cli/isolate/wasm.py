@@ -144,14 +144,20 @@ def load_library() -> Any:
 class Engine:
     """An engine with our settings. One per process; not shared between threads but for `interrupt`.
 
+    Args:
+        target: compile for this triple instead of this very processor.
+        threads: compile on several threads, which then stay: never in a process to be confined.
+
     Raises:
         EngineError: the target is not one this engine can compile for.
     """
 
-    def __init__(self, library: Any, *, target: str | None = None) -> None:
+    def __init__(
+        self, library: Any, *, target: str | None = None, threads: bool = False
+    ) -> None:
         self.library = library
         config = library.wasm_config_new()
-        for name, value in SETTINGS:
+        for name, value in (*SETTINGS, ("parallel_compilation", threads)):
             setter = getattr(library, f"wasmtime_config_{name}_set")
             setter.restype, setter.argtypes = None, (_pointer, _bool)
             setter(config, value)
@@ -354,4 +360,4 @@ def compile_module(wasm: bytes) -> bytes:
     Raises:
         EngineError: the module is not one these settings accept.
     """
-    return Engine(load_library(), target=baseline_target()).compile(wasm)
+    return Engine(load_library(), target=baseline_target(), threads=True).compile(wasm)
