@@ -64,7 +64,7 @@ def read_beneath(folder: str, path: str, what: str, place: Place) -> bytes:
         raise problem from error
     finally:
         os.close(parent)
-    return _read_regular(descriptor, path, what, MAX_BYTES)
+    return _read_regular(descriptor, path, what, MAX_BYTES, place)
 
 
 def read_stdin(what: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -117,22 +117,28 @@ def _open_error(path: str, what: str, error: OSError) -> JobError | NotFoundErro
     return JobError(f"cannot read the {what} {path!r}: {error.strerror}")
 
 
-def _read_regular(descriptor: int, path: str, what: str, max_bytes: int) -> bytes:
+def _read_regular(
+    descriptor: int, path: str, what: str, max_bytes: int, place: Place | None = None
+) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise JobError(f"the {what} {path!r} is not a regular file")
+            raise JobError(f"the {what} {path!r} is not a regular file", place=place)
         parts = []
         left = max_bytes + 1
         while left and (part := os.read(descriptor, min(left, 1 << 20))):
             parts.append(part)
             left -= len(part)
     except OSError as error:
-        raise JobError(f"cannot read the {what} {path!r}: {error.strerror}") from error
+        raise JobError(
+            f"cannot read the {what} {path!r}: {error.strerror}", place=place
+        ) from error
     finally:
         os.close(descriptor)
     if not left:
         raise JobError(
-            f"the {what} {path!r} is too large", expected=f"at most {max_bytes} bytes"
+            f"the {what} {path!r} is too large",
+            place=place,
+            expected=f"at most {max_bytes} bytes",
         )
     return b"".join(parts)

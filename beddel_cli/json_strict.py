@@ -95,7 +95,7 @@ def find_inexact(value: Any) -> tuple[tuple[str | int, ...], str] | None:
 
 def deeper_than(value: Any, depth: int) -> bool:
     """Tell whether lists and mappings stand in each other more than `depth` times."""
-    layer = [value]
+    layer: list[Any] = [[value]]
     for _ in range(depth + 1):
         layer = [
             child

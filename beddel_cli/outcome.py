@@ -49,6 +49,9 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
 _GUEST_REASONS = ("ok", "thrown", "memory", "stack", "unsettled", "not-json", "syntax")
 _LEVELS = ("log", "info", "warn", "error", "debug")
 _SOURCE_NAME = "job.js:"
+_PAGE_BYTES = 65536
+# Some kernels count CPU time of a process by the tick.
+_CLOCK_TICK_NS = 10_000_000
 _TRAP_STACK_OVERFLOW, _TRAP_INTERRUPT, _TRAP_OUT_OF_FUEL = 0, 10, 11
 _MESSAGES = {
     "unsettled": "the job waits for a promise that nothing will ever settle",
@@ -160,6 +163,7 @@ def judge(job: Job, plan: Plan, ready: Ready, answer: Answer) -> Outcome:
     if answer.report is None:
         return _without_report(plan, answer, usage)
     try:
+        _check_figures(plan, ready, answer, answer.report)
         return _with_report(job, plan, answer, answer.report, usage)
     except _LieError as lie:
         return _make("worker-fault", usage, message=f"the worker is not to be believed: {lie}")
@@ -231,6 +235,21 @@ def _with_report(
         console=console,
         console_dropped_bytes=dropped,
     )
+
+
+def _check_figures(plan: Plan, ready: Ready, answer: Answer, report: Report) -> None:
+    """Hold the worker's figures against what the supervisor and the kernel measured."""
+    if report.wall_ns > answer.wall_ns or report.instantiate_ns > report.wall_ns:
+        raise _LieError("it says the run took longer than it did")
+    if report.cpu_ns > answer.usage.cpu_ns + _CLOCK_TICK_NS:
+        raise _LieError("it says the guest used more CPU time than the worker had")
+    least = ready.guest_pages * _PAGE_BYTES
+    if report.ending != NOT_STARTED and (
+        report.memory_bytes < least or report.memory_bytes % _PAGE_BYTES
+    ):
+        raise _LieError(f"it says the isolate had a memory of {report.memory_bytes} B")
+    if report.trap_code == _TRAP_OUT_OF_FUEL and report.fuel_used != plan.limits.fuel:
+        raise _LieError("it says the fuel was used up, and that some was left")
 
 
 def _reason(plan: Plan, answer: Answer, report: Report) -> str:

@@ -9,8 +9,6 @@ Sources: YAML 1.2.2 chapter 10.3 (core schema); https://pyyaml.org/wiki/PyYAMLDo
 
 from __future__ import annotations
 
-import re
-
 from beddel_cli.errors import JobError, Place
 from beddel_cli.record import record
 
@@ -27,18 +25,19 @@ MAX_VALUES = 20_000
 MAX_ALIASES = 64
 MAX_NUMBER_DIGITS = 400
 
-# What libyaml ends a line at (YAML 1.1), so that our positions are its positions.
-_LINE_END = re.compile("\r\n|[\n\r\x85]")
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+\Z")
-_OCTAL = re.compile(r"0o[0-7]+\Z")
-_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))
+_DIGITS = frozenset("0123456789")
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_FLOAT_CHARACTERS = frozenset("0123456789.eE+-")
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("true", "True", "TRUE"))
 _FALSE = frozenset(("false", "False", "FALSE"))
-_NOT_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
-
+_NOT_FINITE = frozenset(
+    (
+        *(".nan", ".NaN", ".NAN"),
+        *(sign + word for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")),
+    )
+)
 
 @record
 class Mark:
@@ -93,23 +92,48 @@ def decode(data: bytes, file: str) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line = before.count(b"\n") + 1
-        column = error.start - (before.rfind(b"\n") + 1) + 1
+        before = data[: error.start].decode("utf-8")
         raise JobError(
             "not valid UTF-8",
-            place=Place(file, line, column),
+            place=_end_of(before, file),
             got=f"byte 0x{data[error.start]:02x}",
         ) from None
-    bad = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd"
-                    "\U00010000-\U0010ffff]", text)
+    bad = [char for char in set(text) if not _allowed(char)]
     if bad:
-        line = text.count("\n", 0, bad.start()) + 1
-        column = bad.start() - (text.rfind("\n", 0, bad.start()) + 1) + 1
+        first = min(map(text.index, bad))
         raise JobError(
-            f"character U+{ord(bad.group()):04X} is not allowed", place=Place(file, line, column)
+            f"character U+{ord(text[first]):04X} is not allowed",
+            place=_end_of(text[:first], file),
         )
     return text
+
+
+def _allowed(char: str) -> bool:
+    """Tell whether a character may stand in a file: YAML's printable ones, on one line each.
+
+    Source: YAML 1.2.2 production c-printable; without the two line separators of Unicode and the
+    byte-order mark, which editors hide.
+    """
+    if char < "\x80":
+        return char not in _CONTROLS
+    code = ord(char)
+    if code < 0xA0:
+        return code == 0x85
+    hidden = (0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF)
+    return code not in hidden and not 0xD800 <= code <= 0xDFFF
+
+
+def _lines(text: str) -> list[str]:
+    """Split where libyaml ends a line (YAML 1.1), so that our positions are its positions."""
+    for ending in ("\r\n", "\r", "\x85"):
+        text = text.replace(ending, "\n")
+    return text.split("\n")
+
+
+def _end_of(text: str, file: str) -> Place:
+    """Give the place of what follows this beginning of a file."""
+    lines = _lines(text)
+    return Place(file, len(lines), len(lines[-1]) + 1)
 
 
 def parse_yaml(data: bytes, file: str) -> Document:
@@ -118,20 +142,18 @@ def parse_yaml(data: bytes, file: str) -> Document:
     Raises:
         JobError: with the line and column of what is wrong.
     """
-    import yaml
+    from beddel_cli.yaml_events import YamlSyntaxError, parse_events
 
     text = decode(data, file)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(file, text)
     try:
-        for event in yaml.parse(text, Loader=loader):
+        for event in parse_events(text):
             builder.take(event)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        raise JobError(f"not valid YAML: {error.problem or error.context}", place=place) from None
-    except yaml.YAMLError as error:
-        raise JobError(f"not valid YAML: {str(error).splitlines()[0]}", place=Place(file)) from None
+    except YamlSyntaxError as error:
+        place = Place(file)
+        if error.line is not None and error.column is not None:
+            place = Place(file, error.line + 1, error.column + 1)
+        raise JobError(f"not valid YAML: {error.problem}", place=place) from None
     return builder.document()
 
 
@@ -304,29 +326,41 @@ class _Builder:
         return text
 
     def _number(self, text: str, event: Any) -> Value:
-        numeric = (_INTEGER, _LEADING_ZERO, _OCTAL, _HEX, _FLOAT)
-        if len(text) > MAX_NUMBER_DIGITS and any(form.match(text) for form in numeric):
-            raise self._error(f"a number of more than {MAX_NUMBER_DIGITS} digits", event)
-        if _INTEGER.match(text):
-            return int(text)
-        if _LEADING_ZERO.match(text):
-            raise self._error(
-                f"a number with leading zeros: {text}",
-                event,
-                hint=f'write "{text}" for text, 0o… for octal',
-            )
-        if _OCTAL.match(text):
-            return int(text[2:], 8)
-        if _HEX.match(text):
-            return int(text[2:], 16)
-        if _NOT_FINITE.match(text):
+        digits = text[1:] if text[0] in "-+" else text
+        if not set(digits) <= _DIGITS:
+            return self._other_number(text, digits, event)
+        self._check_digits(text, event)
+        if len(digits) > 1 and digits[0] == "0":
+            raise self._leading_zeros(text, event)
+        return int(text) if digits else text
+
+    def _other_number(self, text: str, digits: str, event: Any) -> Value:
+        if digits[0] == "0" and set(digits) <= _DIGITS | {"_"}:
+            raise self._leading_zeros(text, event)
+        for prefix, characters, base in (("0o", frozenset("01234567"), 8), ("0x", _HEX_DIGITS, 16)):
+            if text.startswith(prefix) and len(text) > 2 and set(text[2:]) <= characters:
+                self._check_digits(text, event)
+                return int(text[2:], base)
+        if text in _NOT_FINITE:
             raise self._error(f"JSON has no such number: {text}", event)
-        if _FLOAT.match(text):
+        if not set(text) <= _FLOAT_CHARACTERS:
+            return text
+        try:
             value = float(text)
-            if value in (float("inf"), float("-inf")):
-                raise self._error(f"a number outside the range of JSON: {text}", event)
-            return value
-        return text
+        except ValueError:
+            return text
+        self._check_digits(text, event)
+        if value in (float("inf"), float("-inf")):
+            raise self._error(f"a number outside the range of JSON: {text}", event)
+        return value
+
+    def _check_digits(self, text: str, event: Any) -> None:
+        if len(text) > MAX_NUMBER_DIGITS:
+            raise self._error(f"a number of more than {MAX_NUMBER_DIGITS} digits", event)
+
+    def _leading_zeros(self, text: str, event: Any) -> JobError:
+        hint = f'write "{text}" for text, 0o… for octal'
+        return self._error(f"a number with leading zeros: {text}", event, hint=hint)
 
     def _scalar_mark(self, event: Any) -> Mark:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
@@ -344,7 +378,7 @@ class _Builder:
 
     def _literal_mark(self, event: Any, line: int, column: int) -> Mark:
         if self._lines is None:
-            self._lines = _LINE_END.split(self._text)
+            self._lines = _lines(self._text)
         # Content starts on the line after the header; its indentation is that of its first line
         # that is not empty, or what the header says.
         content = event.value.split("\n")

@@ -51,6 +51,7 @@ _ERRNO = 0x00050000
 _DATA_NUMBER, _DATA_ARCH, _DATA_ARGUMENTS = 0, 4, 16
 
 _PROT_EXEC = 4
+_MAP_SHARED = 1
 # A thread shares memory and the thread group; every namespace flag must be absent.
 _CLONE_VM_AND_THREAD = 0x00010100
 _CLONE_NAMESPACES = 0x7E020080
@@ -124,6 +125,15 @@ def filter_program(machine: Machine) -> bytes:
         program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     for number, error in machine.denied:
         program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | error)]
+    # The fourth argument of mmap is its flags: RLIMIT_DATA does not count shared memory, which is
+    # of no use to a lone process.
+    program += [
+        (_JUMP_EQUAL, 0, 3, machine.no_exec_memory[0]),
+        (_LOAD_WORD, 0, 0, _DATA_ARGUMENTS + 24),
+        (_JUMP_SET, 0, 1, _MAP_SHARED),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD_WORD, 0, 0, _DATA_NUMBER),
+    ]
     for number in machine.no_exec_memory:
         # The third argument is the protection: no new executable memory, so no new native code.
         program += [
@@ -203,7 +213,8 @@ def _lower_rlimits() -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_DATA, WORKER_DATA_BYTES),
     ):
-        resource.setrlimit(limit, (value, value))
+        # Not setrlimit, which turns EPERM into a ValueError as well.
+        resource.prlimit(0, limit, (value, value))
 
 
 def landlock_abi() -> int:

@@ -170,6 +170,10 @@ def parse_request(payload: bytes) -> Request:
     Raises:
         FrameError: lengths that do not add up.
     """
+    if len(payload) < _REQUEST.size:
+        raise FrameError(f"request frame of {len(payload)} bytes, expected {_REQUEST.size} or more")
+    if len(payload) < _REQUEST.size:
+        raise FrameError(f"request frame of {len(payload)} bytes, expected {_REQUEST.size} or more")
     wall_ns, fuel, memory, clock_us, seed, *rest = _REQUEST.unpack_from(payload)
     output, console, allow, snapshot, code_size, input_size = rest
     code_end = _REQUEST.size + code_size

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # A first run on another wasmtime version compiles the guest, which takes seconds.
 READY_SECONDS = 60
+# Copying the isolate's memory through a pipe takes milliseconds.
+SNAPSHOT_SECONDS = 5
 # The engine ends a run at its limit; past this margin the supervisor kills the worker itself.
 KILL_MARGIN_NS = 60_000_000
 _BROKEN_BYTES = 2000
@@ -243,8 +245,11 @@ class Worker:
         snapshot = None
         if request.want_snapshot:
             # The run itself is over; only the copy of its memory is still on its way.
-            later = monotonic_ns() + READY_SECONDS * 1_000_000_000
-            _, snapshot = self._read_frame(later, {SNAPSHOT: report.memory_bytes})
+            later = monotonic_ns() + SNAPSHOT_SECONDS * 1_000_000_000
+            try:
+                _, snapshot = self._read_frame(later, {SNAPSHOT: report.memory_bytes})
+            except _TimeIsUp:
+                raise FrameError("the snapshot did not come") from None
             if len(snapshot) != report.memory_bytes:
                 raise FrameError("a snapshot that is not as long as the reported memory")
         return report, snapshot
@@ -256,12 +261,9 @@ class Worker:
         say, or does not exit, is a fault like any other.
         """
         if self._reaped is None:
-            late = b""
-            if not kill:
-                os.write(self._requests, b"\n")
-                late = self._drain()
-            if kill or late:
-                self._kill()
+            late = b"" if kill else self._dismiss()
+            # One that is exiting keeps the status it chose; one that only closed its pipe does not.
+            self._kill()
             _, status, usage = os.wait4(self.pid, 0)
             code = os.waitstatus_to_exitcode(status)
             self._reaped = (70 if late and code == EXIT_DONE else code, usage)
@@ -288,8 +290,17 @@ class Worker:
         status = self.finish()
         return f" (signal {-status})" if status < 0 else f" (status {status})"
 
-    def _drain(self) -> bytes:
-        """Wait for the end of the pipe; anything before it, or no end in time, is returned."""
+    def _dismiss(self) -> bytes:
+        """Let the worker go and wait for the end of its pipe.
+
+        Anything it says before that, or no end in time, is returned.
+        """
+        try:
+            os.write(self._requests, b"\n")
+        except BrokenPipeError:
+            pass  # it did not wait to be measured
+        except BlockingIOError:
+            return b"never read its job"
         deadline = monotonic_ns() + KILL_MARGIN_NS * 10
         try:
             return self._read(1, deadline)

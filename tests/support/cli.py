@@ -90,22 +90,24 @@ class Home:
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
         timeout: float = HANG_SECONDS,
+        **more: Any,
     ) -> Result:
         """Run a command line to its end.
 
         Raises:
             subprocess.TimeoutExpired: it hangs.
         """
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         done = subprocess.run(
             [*command, *map(str, arguments)],
             input=b"" if input is None else input,
-            capture_output=True,
             env=dict(self.environment() if env is None else env),
             cwd=self.work,
             timeout=timeout,
             check=False,
+            **(pipes | more),
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout or b"", done.stderr or b"")
 
     def start(
         self,

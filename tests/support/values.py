@@ -142,8 +142,13 @@ def answer(report: Report | None = REPORT, **more: Any) -> Answer:
 
 def refusal(**changes: Any) -> RefusedError:
     """Give a refusal for a protection that is missing."""
-    words = {"needs": "landlock", "found": "ENOSYS: not there", "fix": "boot with lsm=landlock"}
-    return RefusedError("no landlock", reason="protection", **(words | changes))
+    words: dict[str, Any] = {
+        "reason": "protection",
+        "needs": "landlock",
+        "found": "ENOSYS: not there",
+        "fix": "boot with lsm=landlock",
+    }
+    return RefusedError("no landlock", **(words | changes))
 
 
 def finished(outcome: Outcome, **changes: Any) -> Finished:

@@ -1,0 +1,261 @@
+"""The shape of the package: which module may know which, and what a plain run loads."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import beddel_cli
+from tests.support.cli import Home
+
+PACKAGE = Path(beddel_cli.__file__).parent
+# What may run while our command line runs; the guest's build is not among it.
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+    if "guests/javascript" not in path.as_posix()
+}
+BOTTOM = {"record", "errors"}
+# Each module and every other one of ours that it may import, at any time.
+ALLOWED: dict[str, set[str]] = {
+    "record": set(),
+    "errors": {"record"},
+    "terminal": set(),
+    "limits": BOTTOM,
+    "json_strict": {"errors"},
+    "yaml_safe": BOTTOM,
+    "shape": {"errors", "yaml_safe"},
+    "files": {"errors"},
+    "home": BOTTOM,
+    "signing": BOTTOM,
+    "keys": {*BOTTOM, "home", "signing"},
+    "key_environment": BOTTOM,
+    "dsse": BOTTOM,
+    "verify": {*BOTTOM, "dsse", "json_strict"},
+    "job": {*BOTTOM, "files", "json_strict", "limits", "shape", "yaml_safe"},
+    "profile": {*BOTTOM, "files", "limits", "shape", "yaml_safe"},
+    "host": {"record"},
+    "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
+    "isolate.frames": {"record"},
+    "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
+    "receipt": {"json_strict", "plan", "record"},
+    "options": {"limits", "record"},
+    "render": {"home", "limits", "outcome", "receipt", "terminal"},
+}
+STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
+PURE = ("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse")
+# Modules that can read, open, start or wait for something.
+EFFECTS = {
+    *("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "select", "ctypes"),
+    *("multiprocessing", "threading", "_thread", "time", "resource", "fcntl", "mmap", "posix"),
+    *("sys", "random", "secrets", "platform", "urllib", "http"),
+}
+
+
+def runtime_imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Give every imported module and whether it is imported when its importer is."""
+
+    def walk(node: ast.AST, at_once: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                for other in child.orelse:
+                    yield from walk(other, at_once)
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, at_once) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, "imports name their module in full"
+                module = child.module or ""
+                for alias in child.names:
+                    whole = f"{module}.{alias.name}"
+                    ours = whole.removeprefix("beddel_cli.") in SOURCES
+                    yield (whole if ours else module), at_once
+            inner = isinstance(child, ast.FunctionDef | ast.Lambda)
+            yield from walk(child, at_once and not inner)
+
+    yield from walk(tree, True)
+
+
+@cache
+def imports(name: str) -> tuple[tuple[str, bool], ...]:
+    return tuple(runtime_imports(ast.parse(SOURCES[name].read_text("utf-8"))))
+
+
+def ours(name: str, *, at_once: bool = False) -> set[str]:
+    """Give the package's own modules that one of them imports."""
+    found = {
+        module.removeprefix("beddel_cli.")
+        for module, now in imports(name)
+        if module.startswith("beddel_cli.") and (now or not at_once)
+    }
+    return found & set(SOURCES)
+
+
+def others(name: str) -> set[str]:
+    """Give the top-level names of everything else it imports."""
+    return {module.partition(".")[0] for module, _ in imports(name)} - {"beddel_cli"}
+
+
+def test_the_walk_sees_imports_of_every_kind() -> None:
+    code = (
+        "import a.b\nfrom beddel_cli import plan\nfrom beddel_cli.job import Job\n"
+        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import hidden\nelse:\n    import shown\n"
+        "def f():\n    import late\nclass C:\n    import early\n"
+    )
+    assert set(runtime_imports(ast.parse(code))) == {
+        ("a.b", True),
+        ("beddel_cli.plan", True),
+        ("beddel_cli.job", True),
+        ("shown", True),
+        ("late", False),
+        ("early", True),
+    }
+    assert ours("plan") >= {"host", "job", "limits"}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_imports_point_one_way(name: str) -> None:
+    assert ours(name) <= ALLOWED[name]
+
+
+def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
+    shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
+    unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
+    assert {name for name in unlisted if not name.startswith("isolate.")} == set()
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    for moment in (True, False):
+        waiting = {name: ours(name, at_once=moment) - {name} for name in SOURCES}
+        while free := [name for name, needs in waiting.items() if not needs & set(waiting)]:
+            for name in free:
+                del waiting[name]
+        assert waiting == {}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_can_neither_open_nor_start_nor_read_anything(name: str) -> None:
+    assert others(name) & EFFECTS == set()
+    assert ours(name) & STARTERS == set()
+    called = {
+        node.func.id
+        for node in ast.walk(ast.parse(SOURCES[name].read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert called & {"open", "print", "input", "exec", "eval", "compile", "__import__"} == set()
+
+
+def attributes(name: str, of: str) -> set[str]:
+    """Give the attributes of a name, such as `os`, that a module uses."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(SOURCES[name].read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == of
+    }
+
+
+def starts_processes(name: str) -> bool:
+    starting = ("fork", "exec", "posix_spawn", "spawn", "popen", "system", "kill")
+    uses = attributes(name, "os")
+    return bool(
+        others(name) & {"subprocess", "multiprocessing", "pty"}
+        or any(used.startswith(starting) for used in uses)
+    )
+
+
+def test_only_the_isolate_starts_processes_and_the_environment_module_starts_itself_over() -> None:
+    starting = {name for name in SOURCES if starts_processes(name)}
+    assert starting == {"isolate.supervisor", "key_environment"}
+    assert "execve" in attributes("key_environment", "os")
+
+
+def prints_or_exits(name: str) -> bool:
+    tree = ast.parse(SOURCES[name].read_text("utf-8"))
+    printing = any(
+        isinstance(node, ast.Name) and node.id in ("print", "exit", "quit", "SystemExit")
+        for node in ast.walk(tree)
+    )
+    return printing or bool(attributes(name, "sys") & {"exit", "stdout", "stderr"})
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    assert {name for name in SOURCES if prints_or_exits(name)} == {
+        "__main__",
+        "cli",
+        "run_command",
+    }
+
+
+def test_nothing_unpickles_evaluates_or_swallows_everything() -> None:
+    for name, path in SOURCES.items():
+        assert others(name) & {"pickle", "marshal", "shelve", "dill"} == set(), name
+        tree = ast.parse(path.read_text("utf-8"))
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert used & {"eval", "exec", "__import__"} == set(), name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and name != "isolate.worker":
+                assert node.type is not None, name
+                assert ast.unparse(node.type) != "Exception", name
+
+
+# Costly, or for other commands; a plain run must load none of these.
+HEAVY = {
+    *("typer", "click", "rich", "pydantic", "wasmtime", "psutil", "cryptography", "shellingham"),
+    *("typing", "dataclasses", "inspect", "subprocess", "multiprocessing", "threading", "pickle"),
+    *("pathlib", "tempfile", "shutil", "logging", "socket", "ssl", "urllib", "uuid", "datetime"),
+    *("difflib", "argparse", "asyncio", "random", "traceback"),
+}
+SHELL_OF_TYPER = {"beddel_cli.cli", "beddel_cli.verify", "beddel_cli.isolate.wasm"}
+
+
+def loaded(home: Home, *arguments: str | Path) -> set[str]:
+    """Give the modules that a command imports beyond those of a bare interpreter."""
+
+    def named(stderr: bytes) -> set[str]:
+        lines = stderr.decode("utf-8", "replace").splitlines()
+        return {x.rpartition("|")[2].strip() for x in lines if x.startswith("import time:")}
+
+    environment = home.environment()
+    bare = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "pass"],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    done = home.run(
+        *arguments, command=(sys.executable, "-X", "importtime", "-m", "beddel_cli")
+    )
+    assert done.returncode == 0, done.message
+    return named(done.stderr) - named(bare.stderr)
+
+
+def test_a_plain_run_loads_only_what_it_uses(home: Home) -> None:
+    job = home.job("return input", input=[1])
+    home.run("run", job)  # makes the key
+    modules = loaded(home, "run", job, "-q")
+    assert "beddel_cli.run" in modules, "the control: the listing is of this run"
+    assert {name.partition(".")[0] for name in modules} & HEAVY == set()
+    assert modules & SHELL_OF_TYPER == set()
+
+
+def test_the_long_way_round_is_seen_to_load_typer(home: Home) -> None:
+    modules = loaded(home, "profiles")
+    assert "typer" in modules
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_importing_any_module_alone_works() -> None:
+    names = sorted(name for name in SOURCES if name not in ("", "__init__", "__main__"))
+    for name in names:
+        code = f"import beddel_cli.{name}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert done.returncode == 0, (name, done.stderr)

@@ -1,0 +1,132 @@
+"""JSON without surprises, in both directions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beddel_cli.errors import JobError
+from beddel_cli.json_strict import (
+    UnportableError,
+    canonical_json,
+    compact_json,
+    deeper_than,
+    find_inexact,
+    parse_json,
+)
+
+SURROGATES = st.characters(categories=("Cs",))
+TEXT = st.text(st.characters() | SURROGATES | st.sampled_from("\x00\"\\/\u2028\x7f"))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 53), 1 << 53) | TEXT
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_is_written_reads_back_the_same_and_is_utf8(value: Any) -> None:
+    """Any JSON value, lone surrogates and NUL included, survives both ways of writing."""
+    for written in (compact_json(value), canonical_json(value)):
+        assert parse_json(written, "f") == value
+        assert b"\n" not in written
+        written.decode("utf-8")
+
+
+@given(st.dictionaries(TEXT, VALUES))
+def test_canonical_json_does_not_depend_on_order(value: dict[str, Any]) -> None:
+    """Two mappings that are equal give the same canonical bytes."""
+    assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
+
+
+def test_compact_json_keeps_the_order_of_keys() -> None:
+    assert compact_json({"b": 1, "a": [2, "é"]}) == '{"b":1,"a":[2,"é"]}'.encode()
+    assert canonical_json({"b": 1, "a": [2, "é"]}) == '{"a":[2,"é"],"b":1}'.encode()
+    assert compact_json("\ud800\x00") == b'"\\ud800\\u0000"'
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_value_or_our_error(data: bytes) -> None:
+    """Reading any bytes gives a value of JSON's types or a JobError that names the file."""
+    try:
+        value = parse_json(data, "f.json")
+    except JobError as error:
+        assert error.place is not None
+        assert error.place.file == "f.json"
+        return
+    assert json.loads(data) == value
+
+
+BAD: list[tuple[bytes, str]] = [
+    (b"", "f:1:1: not valid JSON: expecting value"),
+    (b"{", "f:1:2: not valid JSON: expecting property name enclosed in double quotes"),
+    (b"[1,\n 2,\n x]", "f:3:2: not valid JSON: expecting value"),
+    (b"1 2", "f:1:3: not valid JSON: extra data"),
+    (b"'a'", "f:1:1: not valid JSON: expecting value"),
+    (b'"a\nb"', "f:1:3: not valid JSON: invalid control character at"),
+    (b"\xef\xbb\xbf1", "f:1:1: not valid JSON: unexpected UTF-8 BOM (decode using utf-8-sig)"),
+    (b"[1,\n\xff]", "f:2:1: not valid UTF-8"),
+    ("1".encode("utf-16"), "f:1:1: not valid UTF-8"),
+    (b"\xed\xa0\x80", "f:1:1: not valid UTF-8"),
+    (b"NaN", "f: JSON has no such number: NaN"),
+    (b"[-Infinity]", "f: JSON has no such number: -Infinity"),
+    (b"1e400", "f: a number outside the range of JSON: 1e400"),
+    (b"-1e400", "f: a number outside the range of JSON: -1e400"),
+    (b'{"a":1,"b":2,"a":1}', "f: duplicate key 'a'"),
+    (b'{"a":1,"\\u0061":1}', "f: duplicate key 'a'"),
+    (b"9" * 5000, "f: a number of too many digits"),
+    (b"[" * 100_000, "f: nested too deeply"),
+    (b'{"a":' * 100_000, "f: nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("data", "shown"), BAD, ids=range(len(BAD)))
+def test_what_is_refused_says_where_and_why(data: bytes, shown: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_json(data, "f")
+    assert f"{caught.value.place}: {caught.value.message}" == shown
+    portable_grammar = not caught.value.message.startswith("not valid")
+    assert isinstance(caught.value, UnportableError) == portable_grammar
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "why"),
+    [
+        (1 << 53, (), "a whole number"),
+        ({"a": [0, {"b": -(1 << 53)}]}, ("a", 1, "b"), "a whole number"),
+    ],
+)
+def test_numbers_that_javascript_would_change_are_found(
+    value: Any, path: tuple[Any, ...], why: str
+) -> None:
+    found = find_inexact(value)
+    assert found is not None
+    assert found[0] == path
+    assert found[1].startswith(why)
+
+
+@pytest.mark.parametrize("value", [(1 << 53) - 1, 0.1, 1e300, True, {"a": ["9" * 30]}])
+def test_numbers_that_arrive_are_not_found(value: Any) -> None:
+    assert find_inexact(value) is None
+
+
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value, "a": 1}
+    return value
+
+
+def test_depth_is_counted_exactly_and_without_recursion() -> None:
+    assert not deeper_than(nested(256), 256)
+    assert deeper_than(nested(257), 256)
+    assert deeper_than(nested(50_000), 256)
+    assert not deeper_than(0, 0)
+    assert deeper_than([], 0)
+    assert find_inexact(nested(256)) is None
+    assert find_inexact(nested(257)) is not None
