@@ -28,7 +28,8 @@ def main() -> None:
             from beddel_cli.run_command import run_command
 
             job, values = plain
-            sys.exit(run_command(job, values, started_ns=started_ns))
+            # Everything is written and closed; taking the interpreter apart would only cost time.
+            os._exit(run_command(job, values, started_ns=started_ns))
     from beddel_cli.cli import run_app
 
     sys.exit(run_app(arguments, started_ns=started_ns))

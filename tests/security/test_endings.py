@@ -380,16 +380,23 @@ def foreign() -> Iterator[tuple[Home, dict[str, Any]]]:
     work = folder / "work"
     work.mkdir()
     become: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
-    for path in (folder, work):
-        os.chown(path, 65534, 65534)
     try:
-        command = [sys.executable, "-c", "import beddel_cli.isolate.wasm, cryptography"]
-        if subprocess.run(command, cwd=work, capture_output=True, check=False, **become).returncode:
-            give_up("root: another user cannot read this Python or the package")
+        for path in (folder, work):
+            os.chown(path, 65534, 65534)
+        _require_readable_by(become, work)
+        yield Home(folder / "home", folder / "cache", work), become
+    finally:
+        shutil.rmtree(folder)
+
+
+def _require_readable_by(become: dict[str, Any], folder: Path) -> None:
+    command = [sys.executable, "-c", "import beddel_cli.isolate.wasm, cryptography"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False, **become)
     except PermissionError:
         give_up("root: another user cannot start this Python")
-    yield Home(folder / "home", folder / "cache", work), become
-    shutil.rmtree(folder)
+    if done.returncode:
+        give_up("root: another user cannot read this Python or the package")
 
 
 def test_another_user_can_run(foreign: tuple[Home, dict[str, Any]]) -> None:

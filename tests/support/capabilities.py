@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -74,7 +75,7 @@ def require(name: str) -> None:
         give_up(f"{name}: {reason}")
 
 
-def give_up(reason: str) -> None:
+def give_up(reason: str) -> NoReturn:
     """End the test because this machine cannot show what it checks: a skip, a failure in CI."""
     if os.environ.get("CI"):
         pytest.fail(f"not checked in CI: {reason}", pytrace=False)

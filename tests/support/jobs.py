@@ -53,11 +53,12 @@ ENDLESS_LOOPS = {
     "setter": "Object.defineProperty({}, 'x', { set() { for (;;) ; } }).x = 1",
     "class static block": "class A { static { for (;;) ; } }",
     "default value": "((x = (() => { for (;;) ; })()) => x)()",
-    "console argument": "console.log({ toString() { for (;;) ; } })",
+    "console argument": "console.log(Object.assign(() => 0, { toString() { for (;;) ; } }))",
+    "console toJSON": "console.log({ toJSON() { for (;;) ; } })",
     "console getter": "console.log({ get x() { for (;;) ; } })",
     "console error getter": "const e = new Error('x')\n"
     "Object.defineProperty(e, 'stack', { get() { for (;;) ; } })\nconsole.log(e)",
-    "thrown object's toString": "throw { toString() { for (;;) ; } }",
+    "thrown function's toString": "throw Object.assign(() => 0, { toString() { for (;;) ; } })",
     "thrown object's toJSON": "throw { toJSON() { for (;;) ; } }",
     "thrown error's message": "const e = new Error()\n"
     "Object.defineProperty(e, 'message', { get() { for (;;) ; } })\nthrow e",
@@ -88,9 +89,10 @@ SLOW_NATIVE_CODE = {
     "regular expression (a|a)*": "return /^(a|a)*$/.test('a'.repeat(40) + 'b')",
     "regular expression back reference": "return /(.*)(.*)(.*)(.*)(.*)\\1\\2\\3\\4\\5x/"
     ".test('ab'.repeat(200))",
-    "regular expression look-behind": "return /(?<=(a+)+)b/.test('a'.repeat(60) + 'c')",
-    "regular expression split": "return 'a'.repeat(30).split(/(a?)*$b/).length",
-    "BigInt power": "return String((2n ** 60000n) ** 3n % 97n + 3n ** 200000n % 7n)",
+    "regular expression look-behind": "return /(?<=^(a+)+)b/.test('a'.repeat(60) + 'cb')",
+    "regular expression split": "return 'a'.repeat(40).split(/^(a+)+$b/).length",
+    "BigInt power": "for (;;) 3n ** 60000n % 7n",
+    "BigInt squared": "let x = 3n\nfor (;;) x *= x",
     "BigInt to text": "let x = 3n ** 60000n\nfor (;;) String(x)",
     "BigInt division": "let x = 7n ** 20000n\nfor (;;) x / 3n ** 9000n",
     "sorting": "const a = Array.from({ length: 20000 }, (_, i) => i * 7919 % 20011)\n"
@@ -111,7 +113,7 @@ MEMORY = {
     "objects": _GROW,
     "array": "const all = []\nfor (;;) all.push(all.length)",
     "one long array": "return new Array(5_000_000).fill(1)",
-    "doubling text": "let s = 'x'\nfor (;;) s += s + s.length",
+    "doubling text": "let s = 'x'\nfor (;;) { s += s + s.length\n s.charCodeAt(1) }",
     "repeat": "return 'x'.repeat(3_000_000).length",
     "padStart": "return ''.padStart(3_000_000, 'ab').length",
     "wide text": "return '\\u20ac'.repeat(1_500_000).length",
@@ -128,8 +130,7 @@ MEMORY = {
     "prototype chain": "let o = null\nfor (;;) o = Object.create(o)",
     "property names": "const o = {}\nfor (let i = 0; ; i++) o['k' + i] = 1",
     "symbols": "const all = []\nfor (;;) all.push(Symbol('x'.repeat(100)))",
-    "BigInt": "let x = 3n\nfor (;;) x *= x",
-    "BigInt shift": "return String(1n << 100_000_000n).length",
+    "BigInts": "const all = []\nfor (let x = 1n; ; x++) all.push(x << 5000n)",
     "regular expressions": "const all = []\nfor (let i = 0; ; i++) all.push(new RegExp('x' + i))",
     "regular expression repeat": "const all = []\n"
     "for (let i = 0; ; i++) all.push(new RegExp('(?:' + 'a{1,9}'.repeat(200) + ')' + i))",
@@ -163,9 +164,8 @@ STACK = {
     "sort": "const f = () => [2, 1].sort(f)\nreturn f()",
     "toJSON": "const o = { toJSON() { return JSON.stringify(o) } }\nreturn o",
     "spread": "const f = () => [...{ *[Symbol.iterator]() { yield f() } }]\nreturn f()",
-    "nested arrays to JSON": "let a = []\nfor (let i = 0; i < 20000; i++) a = [a]\nreturn a",
     "nested JSON parsed": "return JSON.parse('['.repeat(20000) + ']'.repeat(20000)).length",
-    "nested regular expression": "return new RegExp('('.repeat(20000) + ')'.repeat(20000)).test('')",
+    "nested regular expression": "return new RegExp('(?:'.repeat(9000) + ')'.repeat(9000))",
     "replace": "const f = () => 'x'.replace('x', f)\nreturn f()",
     "nested source": "return " + "(" * 20000 + "1" + ")" * 20000,
     "nested array source": "return " + "[" * 20000 + "]" * 20000,
@@ -220,6 +220,14 @@ THROWN = {
     "aggregate": Hostile("await Promise.any([Promise.reject(1)])", "thrown", "AggregateError"),
     "control characters": Hostile("throw new Error('\\x1b[2J\\x07\\x00\\u202e')", "thrown"),
     "lone surrogate message": Hostile("throw new Error('\\ud800')", "thrown"),
+    "longest text": Hostile("let s = 'x'\nfor (;;) s += s", "thrown", "string too long"),
+    "longest BigInt": Hostile("return 1n << 100_000_000n", "thrown", "BigInt is too large"),
+    "too many captures": Hostile(
+        "return new RegExp('('.repeat(20000) + ')'.repeat(20000))", "thrown", "too many captures"
+    ),
+    "thrown object with a toString that loops": Hostile(
+        "throw { toString() { for (;;) ; } }", "thrown", "{}"
+    ),
     "broken array length": Hostile("new Array(-1)", "thrown", "RangeError"),
     "uses a name that is not there": Hostile("return process.env", "thrown", "process"),
     "writes to a frozen name": Hostile("undefined = 1", "thrown", "read-only"),
@@ -250,6 +258,12 @@ NOT_JSON = {
     "toJSON gives nothing": Hostile("return { toJSON() {} }", "not-json", "toJSON"),
     "toJSON gives a function": Hostile("return { toJSON: () => () => 1 }", "not-json"),
     "class": Hostile("return class {}", "not-json", "function"),
+    "nested too deeply": Hostile(
+        "let a = []\nfor (let i = 0; i < 300; i++) a = [a]\nreturn a", "not-json", "nested deeper"
+    ),
+    "nested as deeply as the guest can": Hostile(
+        "let a = []\nfor (let i = 0; i < 8000; i++) a = { a }\nreturn a", "not-json", "nested"
+    ),
 }
 
 UNSETTLED = {
