@@ -274,9 +274,7 @@ def _error_json(error: BeddelError) -> dict[str, Any]:
     )
 
 
-def _verified_json(
-    verified: VerifiedReceipt, findings: Findings, local: bool
-) -> dict[str, Any]:
+def _verified_json(verified: VerifiedReceipt, findings: Findings, local: bool) -> dict[str, Any]:
     return {
         "valid": not findings.mismatches,
         "exit_code": 1 if findings.mismatches else 0,

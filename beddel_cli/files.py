@@ -130,9 +130,7 @@ def _read_regular(
             parts.append(part)
             left -= len(part)
     except OSError as error:
-        raise JobError(
-            f"cannot read the {what} {path!r}: {error.strerror}", place=place
-        ) from error
+        raise JobError(f"cannot read the {what} {path!r}: {error.strerror}", place=place) from error
     finally:
         os.close(descriptor)
     if not left:

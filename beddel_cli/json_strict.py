@@ -41,7 +41,9 @@ def parse_json(data: bytes, file: str) -> Any:
         )
     except json.JSONDecodeError as error:
         place = Place(file, error.lineno, error.colno)
-        raise JobError(f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", place=place) from None
+        raise JobError(
+            f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", place=place
+        ) from None
     except _Rejected as error:
         raise UnportableError(str(error), place=Place(file)) from None
     except RecursionError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 KEY_VARIABLE = "BEDDEL_SIGNING_KEY"
-PASSPHRASE_VARIABLE = "BEDDEL_KEY_PASSPHRASE"
+PASSPHRASE_VARIABLE = "BEDDEL_KEY_PASSPHRASE"  # noqa: S105 - the name, not the secret
 _DESCRIPTOR_VARIABLE = "_BEDDEL_SECRETS_FD"
 # What a pipe holds without a reader (pipe(7)).
 _PIPE_BYTES = 65536
@@ -57,7 +57,7 @@ def restart_without_secrets(environ: MutableMapping[str, str]) -> None:
         if name not in (KEY_VARIABLE, PASSPHRASE_VARIABLE)
     }
     clean[_DESCRIPTOR_VARIABLE] = str(reading)
-    os.execve(sys.executable, sys.orig_argv, clean)
+    os.execve(sys.executable, sys.orig_argv, clean)  # noqa: S606 - this very command
 
 
 def read_secrets(environ: MutableMapping[str, str]) -> Secrets:

@@ -34,21 +34,18 @@ class Option:
     choices: tuple[str, ...] = ()
 
 
-def _value(
-    field: str, metavar: str, text: str, default: str | None = None, *short: str
-) -> Option:
+def _value(field: str, metavar: str, text: str, default: str | None = None, *short: str) -> Option:
     spelling = "--" + field.replace("_", "-")
     return Option(field, (spelling, *short), VALUE, metavar, default, text)
 
 
 OPTIONS = (
-    _value("profile", "NAME|FILE", "What the job may have: a built-in name or a file.", DEFAULT_PROFILE),
+    _value(
+        "profile", "NAME|FILE", "What the job may have: a built-in name or a file.", DEFAULT_PROFILE
+    ),
     _value("input", "FILE|-", "Input as JSON (YAML if the name ends in .yaml); - is stdin."),
     Option("set", ("--set",), MANY, "input.KEY=JSON", None, "Set one value of the input."),
-    *(
-        _value(field.key, field.kind.upper(), f"Tighten: {field.help}.")
-        for field in FIELDS
-    ),
+    *(_value(field.key, field.kind.upper(), f"Tighten: {field.help}.") for field in FIELDS),
     _value("receipt", "FILE", "Write the receipt (DSSE) here instead of into BEDDEL_HOME."),
     _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),
     _value("heap_snapshot", "FILE", "Write the isolate's linear memory as it was at the end."),

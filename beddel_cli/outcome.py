@@ -151,7 +151,7 @@ def refused(error: RefusedError) -> Outcome:
 
 
 def interrupted(reason: str) -> Outcome:
-    """Give the outcome of a run that the user (`interrupted`) or the system (`terminated`) ended."""
+    """Give the outcome of a run ended by Ctrl-C (`interrupted`) or SIGTERM (`terminated`)."""
     status, code, _ = REASONS[reason]
     words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by SIGTERM"}
     return Outcome(status, reason, code, message=words[reason])
@@ -211,9 +211,7 @@ def _without_report(plan: Plan, answer: Answer, usage: Usage) -> Outcome:
     return _make("worker-fault", usage, message=message, signal=answer.signal)
 
 
-def _with_report(
-    job: Job, plan: Plan, answer: Answer, report: Report, kernel: Usage
-) -> Outcome:
+def _with_report(job: Job, plan: Plan, answer: Answer, report: Report, kernel: Usage) -> Outcome:
     usage = _full_usage(kernel, report)
     console = _console(report.console)
     dropped = report.console_dropped_bytes
@@ -307,7 +305,9 @@ def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None
 
 def _limit_message(plan: Plan, key: str) -> str:
     field = next(field for field in FIELDS if field.key == key)
-    return f"{key.replace('_', ' ')} limit of {format_limit(field, getattr(plan.limits, field.field))}"
+    return (
+        f"{key.replace('_', ' ')} limit of {format_limit(field, getattr(plan.limits, field.field))}"
+    )
 
 
 def _failure(job: Job, report: Report) -> JobFailure:
@@ -318,8 +318,16 @@ def _failure(job: Job, report: Report) -> JobFailure:
         name=_text(report.error_name),
         message=_text(report.error_message),
         stack=stack,
-        place=None if trapped or line is None else job.code_place.locate(line, column),
+        place=None if trapped or line is None else _place(job, line, column),
     )
+
+
+def _place(job: Job, line: int, column: int | None) -> Place:
+    """Give the place in its author's file of a position in the code, whose columns are bytes."""
+    lines = job.code.split(b"\n")
+    if column is not None and line <= len(lines):
+        column = len(lines[line - 1][: column - 1].decode("utf-8", "ignore")) + 1
+    return job.code_place.locate(line, column)
 
 
 def error_position(stack: str, error_name: str = "") -> tuple[int | None, int | None]:

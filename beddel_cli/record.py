@@ -23,7 +23,7 @@ else:
         Fields are the class's own annotations in order; a class attribute of the same name is
         the field's default. Instances compare and hash by value.
         """
-        fields = tuple(cls.__dict__.get("__annotations__", ()))
+        fields = tuple(_annotations(cls))
         defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
         dropped = {"__dict__", "__weakref__", *fields}
         body = {key: value for key, value in cls.__dict__.items() if key not in dropped}
@@ -33,6 +33,11 @@ else:
         for name, method in _METHODS.items():
             body.setdefault(name, method)
         return type(cls)(cls.__name__, cls.__bases__, body)
+
+    def _annotations(cls):
+        # From Python 3.14 on a class computes them when asked, and only `annotationlib` can ask
+        # without evaluating; every module here postpones evaluation, so a plain read is enough.
+        return getattr(cls, "__annotations__", ())
 
     def _init(self, *args, **kwargs):
         fields = self.__match_args__

@@ -1,4 +1,4 @@
-"""Turn a finished run into what people and programs read: a summary, a JSON document, a log line."""
+"""Turn a finished run into what people and programs read: summary, JSON document, log line."""
 
 from __future__ import annotations
 
@@ -137,7 +137,9 @@ def _worker(usage: Usage) -> str:
     if usage.worker_anonymous_bytes is None:
         return NOT_MEASURED
     samples = f"{usage.worker_samples} sample" + ("" if usage.worker_samples == 1 else "s")
-    return f"{usage.worker_anonymous_bytes / (1 << 20):.1f} MiB anonymous peak (smaps PSS, {samples})"
+    return (
+        f"{usage.worker_anonymous_bytes / (1 << 20):.1f} MiB anonymous peak (smaps PSS, {samples})"
+    )
 
 
 def _fuel(run: Finished) -> str:

@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 
     from beddel_cli.host import Host
     from beddel_cli.isolate.frames import Ready
-    from beddel_cli.isolate.supervisor import Answer
     from beddel_cli.job import Job
     from beddel_cli.keys import SigningKey
     from beddel_cli.limits import Limits
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
     from beddel_cli.profile import Profile
-    from beddel_cli.receipt import Guest, sha256
+    from beddel_cli.receipt import Guest
 
 # A frozen clock starts here, in microseconds since 1970: 2000-01-01T00:00:00Z.
 FROZEN_CLOCK_US = 946_684_800_000_000

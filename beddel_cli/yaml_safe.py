@@ -39,6 +39,7 @@ _NOT_FINITE = frozenset(
     )
 )
 
+
 @record
 class Mark:
     """Where a value stands: 1-based line and column, and how its text maps to the source.

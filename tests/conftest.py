@@ -16,14 +16,9 @@ if "tests" not in sys.modules:
     _tests.__path__ = [str(Path(__file__).parent)]
     sys.modules["tests"] = _tests
 
-from beddel_cli.errors import BeddelError  # noqa: E402
-from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts  # noqa: E402
-from tests.support.cli import Home, Result  # noqa: E402
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Register what this suite marks its tests with."""
-    config.addinivalue_line("markers", "slow: takes longer than most; -m 'not slow' leaves it out")
+from beddel_cli.errors import BeddelError
+from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts
+from tests.support.cli import Home, Result
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

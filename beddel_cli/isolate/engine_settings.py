@@ -67,7 +67,9 @@ def library_folder() -> str:
 
     spec = PathFinder.find_spec("wasmtime")
     if spec is None or not spec.submodule_search_locations:
-        raise GuestError("wasmtime is not installed", hint="pip install --force-reinstall beddel-cli")
+        raise GuestError(
+            "wasmtime is not installed", hint="pip install --force-reinstall beddel-cli"
+        )
     return next(iter(spec.submodule_search_locations))
 
 

@@ -78,6 +78,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasmtime_trap_code": (_bool, (_pointer, _pointer)),
 }
 
+
 class _Bytes(ctypes.Structure):
     _fields_ = (("size", _size), ("data", _pointer))
 
@@ -152,9 +153,7 @@ class Engine:
         EngineError: the target is not one this engine can compile for.
     """
 
-    def __init__(
-        self, library: Any, *, target: str | None = None, threads: bool = False
-    ) -> None:
+    def __init__(self, library: Any, *, target: str | None = None, threads: bool = False) -> None:
         self.library = library
         config = library.wasm_config_new()
         for name, value in (*SETTINGS, ("parallel_compilation", threads)):

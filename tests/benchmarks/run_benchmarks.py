@@ -79,9 +79,7 @@ class Bench:
     def fresh_isolate_ms(self, job: Request) -> float:
         """Store, instance, JSON in, run, JSON out, teardown. Without the memory digest."""
         start = perf_counter_ns()
-        with Store(
-            self.engine, self.module, memory_bytes=job.memory_bytes, fuel=job.fuel
-        ) as store:
+        with Store(self.engine, self.module, memory_bytes=job.memory_bytes, fuel=job.fuel) as store:
             address = store.call(b"beddel_state")
             javascript.enter(store, address, job)
             state = javascript.read_state(store, address)
@@ -116,7 +114,9 @@ def _pss_kib() -> int:
     return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
 
 
-def interleaved(commands: dict[str, list[str]], rounds: int, env: dict[str, str]) -> dict[str, float]:
+def interleaved(
+    commands: dict[str, list[str]], rounds: int, env: dict[str, str]
+) -> dict[str, float]:
     """Median wall milliseconds of each command, their runs taken in turn after one warm-up."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
@@ -148,7 +148,9 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--isolated-vm", type=Path, default=Path(tempfile.gettempdir(), "bench-ivm"))
+    parser.add_argument(
+        "--isolated-vm", type=Path, default=Path(tempfile.gettempdir(), "bench-ivm")
+    )
     asked = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as home:
@@ -170,14 +172,18 @@ def main() -> None:
     rows.append(("warm fresh isolate, JSON in and out", f"{median:.3f} ms", "≤ 0.4 ms"))
     rows.append(("  its minimum", f"{min(warm):.3f} ms", ""))
     other = isolated_vm_ms(4 * asked.rounds, asked.isolated_vm)
-    rows.append(("isolated-vm 5.0.4, same job", "not measured" if other is None else f"{other:.2f} ms", ""))
+    rows.append(
+        ("isolated-vm 5.0.4, same job", "not measured" if other is None else f"{other:.2f} ms", "")
+    )
     if other is not None:
         rows.append(("  ratio", f"{other / median:.1f} ×", ""))
     data = transform_input()
     one_plus_one = bench.runs_within(1 << 20, b"return 1 + 1", b"null")
     rows.append(("`1 + 1` within 1 MiB", "yes" if one_plus_one else "NO", "yes"))
     transformed = bench.runs_within(1 << 20, TRANSFORM, data)
-    rows.append((f"transform of {len(data)} B JSON within 1 MiB", "yes" if transformed else "NO", "yes"))
+    rows.append(
+        (f"transform of {len(data)} B JSON within 1 MiB", "yes" if transformed else "NO", "yes")
+    )
     rows.append(("100 live isolates, PSS each", f"{bench.pss_each_kib(100):.0f} KiB", "≤ 256 KiB"))
     loop = statistics.median(bench.fresh_isolate_ms(request(LOOP)) for _ in range(5))
     rows.append(("loop of 2,000,000 iterations", f"{loop:.0f} ms", ""))

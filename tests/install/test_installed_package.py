@@ -28,7 +28,10 @@ def test_samples_and_profiles_come_with_the_package() -> None:
 def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(tmp_path: Path) -> None:
     require("root")
     reachable = subprocess.run(
-        _as_nobody(sys.executable, "-c", "import beddel_cli"), capture_output=True, cwd="/", check=False
+        _as_nobody(sys.executable, "-c", "import beddel_cli"),
+        capture_output=True,
+        cwd="/",
+        check=False,
     )
     if reachable.returncode:
         give_up("second-user: this Python cannot be started by another user")

@@ -39,9 +39,7 @@ REQUESTS = st.builds(
 )
 READIES = st.builds(
     Ready,
-    **dict.fromkeys(
-        ("no_new_privs", "capabilities", "rlimits", "landlock", "landlock_abi"), U16
-    ),
+    **dict.fromkeys(("no_new_privs", "capabilities", "rlimits", "landlock", "landlock_abi"), U16),
     landlock_probe=U16,
     seccomp=U16,
     store_limits_held=st.booleans(),
@@ -49,14 +47,14 @@ READIES = st.builds(
     guest_pages=U32,
     setup_ns=U64,
 )
-NUMBERS = {name: U64 for name in ("fuel_used", "memory_bytes", "wall_ns", "cpu_ns", "instantiate_ns")}
-COUNTS = {
-    name: U32
-    for name in (
+NUMBERS = dict.fromkeys(("fuel_used", "memory_bytes", "wall_ns", "cpu_ns", "instantiate_ns"), U64)
+COUNTS = dict.fromkeys(
+    (
         *("heap_used_bytes", "heap_peak_bytes", "output_total_bytes", "console_dropped_bytes"),
         "console_dropped_entries",
-    )
-}
+    ),
+    U32,
+)
 BLOBS = ("output", "error_name", "error_message", "error_stack", "console")
 REPORTS = st.builds(
     Report,

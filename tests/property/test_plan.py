@@ -14,11 +14,11 @@ from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
 from tests.support.values import JOB, PROFILE, finding
 
-# A few small numbers, so that equal, smaller and larger all come up.
-NUMBERS = st.integers(1, 6)
+# A few small numbers, so that equal, smaller and larger all come up, and many jobs fit.
+ASKED, GRANTED = st.integers(1, 4), st.integers(2, 6)
 NAMES = [field.field for field in FIELDS]
-FULL = st.builds(Limits, **dict.fromkeys(NAMES, NUMBERS))
-PARTIAL = st.builds(Limits, **dict.fromkeys(NAMES, st.none() | NUMBERS))
+FULL = st.builds(Limits, **dict.fromkeys(NAMES, GRANTED))
+PARTIAL = st.builds(Limits, **dict.fromkeys(NAMES, st.none() | ASKED))
 PROTECTION_SETS = st.frozensets(st.sampled_from(PROTECTIONS))
 
 
@@ -43,8 +43,10 @@ def jobs(draw: st.DrawFn) -> Job:
 @st.composite
 def hosts(draw: st.DrawFn) -> Host:
     """Give any machine, one that was not looked at closely included."""
-    names = draw(st.lists(st.sampled_from(PROTECTIONS), unique=True))
-    present = draw(PROTECTION_SETS)
+    names, present = list(PROTECTIONS), frozenset(PROTECTIONS)
+    if draw(st.booleans()):
+        names = draw(st.lists(st.sampled_from(PROTECTIONS), unique=True))
+        present = draw(PROTECTION_SETS)
     findings = tuple(finding(name, present=name in present) for name in names)
     return Host("Linux", "any", "6.1", draw(st.integers(0, 3)), findings)
 

@@ -19,10 +19,12 @@ from tests.support.values import JOB, PROFILE, finished, refusal
 
 HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 ATTACKS = st.sampled_from(
-    ["\x1b[2J", "\x1b]0;title\x07", "\n", "\r", "\x85", "\u2028", "\u202e", "\u2066", "\x00", "\x9b1m"]
-    + ["::error::forged", "::add-mask::x", "\n::error::x", "[bold red]x[/]", "[link=file:///]", "\\"]
-    + ["success  x  exit 0", "\n  receipt  /forged", "  receipt  /forged", "\ud800", "\U000e0041"]
-    + ["x" * 5000, "…", "%s", "{0}", "\x7f", "\b\b\b"]
+    (
+        *("\x1b[2J", "\x1b]0;title\x07", "\n", "\r", "\x85", "\u2028", "\u202e", "\u2066", "\x00"),
+        *("::error::forged", "::add-mask::x", "\n::error::x", "[bold red]x[/]", "\\", "\x9b1m"),
+        *("success  x  exit 0", "\n  receipt  /forged", "  receipt  /forged", "\ud800"),
+        *("x" * 5000, "…", "%s", "{0}", "\x7f", "\b\b\b", "[link=file:///]", "\U000e0041"),
+    )
 )
 ALL = st.characters() | st.characters(categories=("Cs", "Cc", "Cf"))
 TEXT = st.lists(ATTACKS | st.text(ALL, max_size=8), min_size=1, max_size=4).map("".join)
@@ -37,12 +39,15 @@ LABELS = {
     *("worker", "fuel", "output", "walls", "access", "run", "tenant", "limit", "control", "figure"),
     *("stack", "warning", "receipt", "bundle", "heap", "key", "verify"),
 }
-ONCE = {"profile", "receipt", "key", "verify", "output", "walls", "access", "fuel", "memory", "time"}
+ONCE = LABELS & {
+    *("profile", "receipt", "key", "verify", "output"),
+    *("walls", "access", "fuel", "memory", "time"),
+}
 
 
 @given(st.text(ALL))
 def test_visible_text_has_no_character_that_could_act(text: str) -> None:
-    """Whatever the text, no control, format, surrogate, private or line-ending character is left."""
+    """Whatever the text, no control, format, surrogate, private or line end is left in it."""
     shown = visible(text)
     assert not {unicodedata.category(char) for char in shown} & HIDDEN
     if not {unicodedata.category(char) for char in text} & HIDDEN and len(text) <= 2000:
@@ -70,7 +75,9 @@ def hostile_runs(draw: st.DrawFn) -> Finished:
     if reason == "ok":
         outcome = Outcome("success", "ok", 0, output=b'"x"', console=console)
     elif reason == "memory":
-        outcome = Outcome("limit", "memory", 137, message=draw(TEXT), limit="memory", console=console)
+        outcome = Outcome(
+            "limit", "memory", 137, message=draw(TEXT), limit="memory", console=console
+        )
     elif reason == "protection":
         refused_for = refusal(needs=draw(TEXT), found=draw(TEXT), fix=draw(TEXT), place=place)
         outcome = refused(refused_for)

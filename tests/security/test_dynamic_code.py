@@ -1,7 +1,7 @@
 """Making code from strings: every way we know, each shown to work where it is allowed.
 
-The `Function` family is cut by a switch, so its control is the same guest with the switch on. `eval`
-is never there; its control is a native engine, and that of `import()` is node.
+The `Function` family is cut by a switch, so its control is the same guest with the switch on.
+`eval` is never there; its control is a native engine, and that of `import()` is node.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ FUNCTION_FORMS = {
     "of a class": "(class {}).constructor('return 42')()",
     "of a bound function": "(() => 0).bind().constructor('return 42')()",
     "of an async arrow": "(async () => 0).constructor('return 42')()",
-    "of an async function": "Object.getPrototypeOf(async function () {}).constructor('return 42')()",
+    "of an async function": "Object.getPrototypeOf(async function () {})"
+    ".constructor('return 42')()",
     "of an async method": "({ async m() {} }).m.constructor('return await 42')()",
     "of a generator": "(function* () {}).constructor('yield 42')().next().value",
     "of a generator method": "Object.getPrototypeOf(({ *m() {} }).m)"
@@ -133,7 +134,8 @@ EVAL_INSIDE_FUNCTION = {
     "eval of the made global": "Function('return this')().eval('42')",
     "eval in a made default value": "Function(\"x = eval('42')\", 'return x')()",
     "eval in made async code": "(async () => 0).constructor(\"return eval('42')\")()",
-    "eval in a made generator": "(function* () {}).constructor(\"yield eval('42')\")().next().value",
+    "eval in a made generator": "(function* () {}).constructor(\"yield eval('42')\")()"
+    ".next().value",
     "eval while text is read": "Function({ toString: () => `return ${eval('42')}` })()",
     "eval through with": "Function('scope', \"with (scope) return eval('42')\")({})",
     "own name for eval": "Function('run', \"return run('42')\")(eval)",
@@ -143,7 +145,8 @@ IMPORT_FORMS = {
     "data": "import('data:text/javascript,export default 42').then(module => module.default)",
     "data in base64": "import('data:text/javascript;base64,' + btoa('export default 42'))"
     ".then(module => module.default)",
-    "specifier from an object": "import({ toString: () => 'data:text/javascript,export default 42' })"
+    "specifier from an object": "import({"
+    " toString: () => 'data:text/javascript,export default 42' })"
     ".then(module => module.default)",
 }
 
@@ -241,9 +244,7 @@ def test_function_family_works_where_allowed(said: dict[Trial, Said], name: str)
 
 @pytest.mark.parametrize("name", EVAL_INSIDE_FUNCTION)
 @pytest.mark.parametrize("profile", ALL)
-def test_eval_is_not_in_made_code_either(
-    said: dict[Trial, Said], profile: str, name: str
-) -> None:
+def test_eval_is_not_in_made_code_either(said: dict[Trial, Said], profile: str, name: str) -> None:
     _assert_denied(said[Trial(profile, f"eval inside Function: {name}")], DENIED)
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def test_ending_of_a_job(home: Home, reason: str) -> None:
         reason,
         case.exit_code,
     )
-    assert (said["limit"], said["endedBy"]) == (case.limit, case.ended_by)
+    assert said["limit"] == case.limit
+    # On a machine that is busy enough the supervisor's clock can be the first to act.
+    assert said["endedBy"] == case.ended_by or (reason, said["endedBy"]) == ("wall", "supervisor")
     assert (home.predicate()["output"] is None) == (case.status != "success")
     assert not has_traceback(result)
 
@@ -241,12 +244,12 @@ def test_signal_at_any_time(home: Home, number: signal.Signals) -> None:
     assert home.run("run", job).returncode == 0
     whole = time.monotonic() - started
     endings = set()
-    for step in range(16):
+    for step in range(12):
         before = len(home.receipts())
         run = home.start("run", job)
         # Not before Python itself is up: until then the signal is not ours to answer.
-        processes.wait_for(lambda run=run: _has_child(run), what="a forked worker")  # type: ignore[misc]
-        time.sleep(whole * step / 16)
+        processes.wait_for(partial(_has_child, run), what="a forked worker")
+        time.sleep(whole * step / 12)
         run.send_signal(number)
         result = _ended(run)
         endings.add(result.returncode)
@@ -448,18 +451,22 @@ def test_read_only_receipts_of_the_home(home: Home) -> None:
     assert home.run("run", job, command=ORDINARY).returncode == 0
 
 
+@pytest.mark.parametrize("flag", ["--receipt", "--bundle", "--heap-snapshot"])
 @pytest.mark.parametrize("place", ["none/r.json", ".", "link.json", "/dev/full", "fifo"])
-def test_places_where_no_receipt_goes(home: Home, place: str) -> None:
+def test_places_where_no_file_goes(home: Home, flag: str, place: str) -> None:
     victim = home.work / "victim"
     victim.write_text("mine", encoding="ascii")
     (home.work / "link.json").symlink_to(victim)
     os.mkfifo(home.work / "fifo")
     before = sorted(path.name for path in home.work.iterdir())
     job = home.job("return 42")
-    result = home.run("run", job, "--json", "--receipt", place)
+    result = home.run("run", job, "--json", flag, place)
     assert result.returncode == 125, result.message
     assert result.json["error"]["code"] == "write"
     assert victim.read_text(encoding="ascii") == "mine"
+    # A run that has its receipt keeps it, though the copy of it has no place.
+    if flag != "--heap-snapshot":
+        assert len(list(home.home.glob("receipts/*"))) == (flag == "--bundle")
     assert sorted(path.name for path in home.work.iterdir()) == sorted([*before, "job.yaml"])
 
 
@@ -509,7 +516,7 @@ def test_missing_home_variable(home: Home) -> None:
 
 def test_a_user_without_any_home(foreign: tuple[Home, dict[str, Any]]) -> None:
     home, _ = foreign
-    become = {"user": 54321, "group": 54321, "extra_groups": []}
+    become: dict[str, Any] = {"user": 54321, "group": 54321, "extra_groups": []}
     job = home.job("return 42")
     for path in (home.work.parent, home.work):
         path.chmod(0o755)

@@ -24,7 +24,7 @@ from tests.support.capabilities import require
 from tests.support.cli import Home
 
 CANARY = "canary-7f1c40d9-in-the-job"
-PASSPHRASE = "correct horse 5d0e battery staple"  # noqa: S105
+PASSPHRASE = "correct horse 5d0e battery staple"
 Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -38,7 +38,9 @@ def memory_of(pid: int) -> Iterator[bytes]:
         for line in maps:
             addresses, rights, *_ = line.split()
             start, end = (int(part, 16) for part in addresses.split("-"))
-            if not rights.startswith("r") or line.endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
+            if not rights.startswith("r") or line.endswith(
+                ("[vvar]", "[vsyscall]", "[vvar_vclock]")
+            ):
                 continue
             yield _read(memory.fileno(), start, end - start)
 
@@ -176,9 +178,7 @@ def test_key_from_the_environment(home: Home, catch: Callable[..., Caught]) -> N
 
 def test_key_and_passphrase_from_the_environment(home: Home, catch: Callable[..., Caught]) -> None:
     pem = _new_key(PASSPHRASE)
-    caught = catch(
-        BEDDEL_SIGNING_KEY=pem.decode(), BEDDEL_KEY_PASSPHRASE=PASSPHRASE
-    )
+    caught = catch(BEDDEL_SIGNING_KEY=pem.decode(), BEDDEL_KEY_PASSPHRASE=PASSPHRASE)
     secrets = secrets_of(pem, PASSPHRASE) | {"passphrase": PASSPHRASE.encode()}
     _assert_only_the_supervisor_knows(caught, secrets, {"scalar, little-endian"})
 

@@ -29,12 +29,13 @@ from beddel_cli.isolate.frames import (
     Request,
     pack_ready,
     pack_report,
+    pack_request,
     report_limit,
 )
 from beddel_cli.isolate.supervisor import Worker
 from beddel_cli.job import Job, parse_job
 from beddel_cli.limits import Limits
-from beddel_cli.outcome import Outcome, Usage, judge
+from beddel_cli.outcome import Outcome, judge
 from beddel_cli.plan import Plan, make_plan
 from beddel_cli.profile import PROTECTIONS, load_profile
 from tests.support import processes
@@ -185,6 +186,7 @@ START_LIES: dict[str, bytes] = {
     "its own breakdown": frame(BROKEN, b"\x1b[2Jno"),
     "a breakdown that is no text": frame(BROKEN, bytes(range(128, 256))),
     "a breakdown of 4 GiB": HEADER.pack(BROKEN, 0xFFFFFFFF),
+    "a breakdown too long": frame(BROKEN, b"x" * 2001),
     "zeros": bytes(4096),
 }
 
@@ -281,6 +283,15 @@ def _dies(number: signal.Signals) -> Lie:
     return lambda stage: os.kill(os.getpid(), number)
 
 
+def _floods(header: bytes) -> Lie:
+    def tell(stage: Stage) -> None:
+        stage.send(header)
+        while True:
+            stage.send(bytes(1 << 20))
+
+    return tell
+
+
 def _reports_and_dies(stage: Stage) -> None:
     stage.report()
     stage.be_dismissed()
@@ -321,6 +332,9 @@ FAULTS: dict[str, Lie] = {
     "ready again": _bytes(READY_FRAME),
     "the request echoed": _frame(REQUEST, REPORT_BYTES),
     "a snapshot nobody asked for": _frame(SNAPSHOT, bytes(PAGE_BYTES)),
+    "length of 4 GiB, and all of it": _floods(HEADER.pack(REPORT, 0xFFFFFFFF)),
+    "a breakdown of 4 GiB, and all of it": _floods(HEADER.pack(BROKEN, 0xFFFFFFFF)),
+    "zeros without end": _floods(b""),
     "text": _bytes(b"42\n"),
     "JSON": _bytes(b'{"status": "success", "output": 42}'),
     "zeros": _bytes(bytes(65536)),
@@ -395,6 +409,18 @@ FAULTS: dict[str, Lie] = {
     "SIGTERM": _dies(signal.SIGTERM),
     "abort": _dies(signal.SIGABRT),
 }
+
+
+@pytest.mark.parametrize("size", [report_limit(1 << 18, 1 << 14) + 1, 0x80000000, 0xFFFFFFFF])
+def test_a_length_is_judged_before_anything_is_read(size: int) -> None:
+    # Nothing follows the header, so only the length itself can end the run before the clock does.
+    def tell(stage: Stage) -> None:
+        stage.send(HEADER.pack(REPORT, size))
+        sleep_forever()
+
+    outcome = _run(lying(tell))
+    _assert_fault(outcome)
+    assert f"frame of {size} bytes, at most" in str(outcome.message)
 
 
 def test_there_are_enough_lies() -> None:
@@ -492,7 +518,7 @@ def test_a_report_without_reading_the_job() -> None:
         send(reports, frame(REPORT, REPORT_BYTES))
         sleep_forever()
 
-    bare = len(supervisor.pack_request(_request())) + HEADER.size
+    bare = len(pack_request(_request())) + HEADER.size
     _assert_fault(_run(main, _request(padding=65536 - bare)))
 
 

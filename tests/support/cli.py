@@ -86,7 +86,7 @@ class Home:
     def run(
         self,
         *arguments: str | Path,
-        input: bytes | None = None,  # noqa: A002
+        input: bytes | None = None,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
         timeout: float = HANG_SECONDS,
@@ -117,13 +117,15 @@ class Home:
         **more: Any,
     ) -> subprocess.Popen[bytes]:
         """Start a command line and leave it running."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
+        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        pipes["stdin"] = subprocess.DEVNULL
+        run: subprocess.Popen[bytes] = subprocess.Popen(
             [*command, *map(str, arguments)],
             env=dict(self.environment() if env is None else env),
             cwd=self.work,
             **(pipes | more),
         )
+        return run
 
 
 def has_traceback(result: Result) -> bool:

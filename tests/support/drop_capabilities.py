@@ -1,7 +1,7 @@
 """Start a command as the same user without any capability, as an ordinary user has none.
 
-Root may write where a folder's mode forbids it, by CAP_DAC_OVERRIDE. Without it even root's files are
-under their modes, and nothing else about the user changes.
+Root may write where a mode forbids it, by CAP_DAC_OVERRIDE. Without it modes bind root too,
+and nothing else about the user changes.
 
 Source: capabilities(7), "Transformation of capabilities during execve()".
 """

@@ -41,7 +41,8 @@ ENDLESS_LOOPS = {
     "proxy descriptor": "return new Proxy({ a: 1 }, { getOwnPropertyDescriptor() { for (;;) ; } })",
     "proxy array": "return new Proxy([1], { get: (t, k) => { for (;;) ; } })",
     "proxy has": "return 'x' in new Proxy({}, { has() { for (;;) ; } })",
-    "proxy getPrototypeOf": "return new Proxy({}, { getPrototypeOf() { for (;;) ; } }) instanceof Map",
+    "proxy getPrototypeOf": "return new Proxy({}, {"
+    " getPrototypeOf() { for (;;) ; } }) instanceof Map",
     "comparator": "[2, 1].sort(() => { for (;;) ; })",
     "mapping": "[1].map(() => { for (;;) ; })",
     "replace callback": "'x'.replace(/x/, () => { for (;;) ; })",
@@ -67,7 +68,8 @@ ENDLESS_LOOPS = {
     "thrown error's stack": "const e = new Error('x')\n"
     "Object.defineProperty(e, 'stack', { get() { for (;;) ; } })\nthrow e",
     "thrown proxy": "throw new Proxy({}, { get() { for (;;) ; } })",
-    "prepareStackTrace": "Error.prepareStackTrace = () => { for (;;) ; }\nreturn new Error('x').stack",
+    "prepareStackTrace": "Error.prepareStackTrace = () => { for (;;) ; }\n"
+    "return new Error('x').stack",
     "thenable result": "return { then() { for (;;) ; } }",
     "then getter": "return { get then() { for (;;) ; } }",
     "inherited then getter": "Object.defineProperty(Object.prototype, 'then', {"
@@ -76,7 +78,7 @@ ENDLESS_LOOPS = {
     "reaction": "await Promise.resolve().then(() => { for (;;) ; })",
     "microtask": "queueMicrotask(() => { for (;;) ; })\nawait new Promise(() => {})",
     "microtasks without end": "const again = () => queueMicrotask(again)\nagain()",
-    "promises without end": "const again = () => Promise.resolve().then(again)\nawait again()",
+    "promises without end": "const again = () => { Promise.resolve().then(again) }\nagain()",
     "awaits without end": "for (;;) await 0",
     "thenables without end": "const t = { then(done) { done(t) } }\nreturn t",
     "async generator": "for await (const x of (async function* () { for (;;) yield 1 })()) ;",
@@ -89,7 +91,7 @@ SLOW_NATIVE_CODE = {
     "regular expression (a|a)*": "return /^(a|a)*$/.test('a'.repeat(40) + 'b')",
     "regular expression back reference": "return /(.*)(.*)(.*)(.*)(.*)\\1\\2\\3\\4\\5x/"
     ".test('ab'.repeat(200))",
-    "regular expression look-behind": "return /(?<=^(a+)+)b/.test('a'.repeat(60) + 'cb')",
+    "regular expression look-ahead": "return /(?=(a+)+c)b/.test('a'.repeat(60))",
     "regular expression split": "return 'a'.repeat(40).split(/^(a+)+$b/).length",
     "BigInt power": "for (;;) 3n ** 60000n % 7n",
     "BigInt squared": "let x = 3n\nfor (;;) x *= x",
@@ -165,7 +167,6 @@ STACK = {
     "toJSON": "const o = { toJSON() { return JSON.stringify(o) } }\nreturn o",
     "spread": "const f = () => [...{ *[Symbol.iterator]() { yield f() } }]\nreturn f()",
     "nested JSON parsed": "return JSON.parse('['.repeat(20000) + ']'.repeat(20000)).length",
-    "nested regular expression": "return new RegExp('(?:'.repeat(9000) + ')'.repeat(9000))",
     "replace": "const f = () => 'x'.replace('x', f)\nreturn f()",
     "nested source": "return " + "(" * 20000 + "1" + ")" * 20000,
     "nested array source": "return " + "[" * 20000 + "]" * 20000,
@@ -199,7 +200,8 @@ THROWN = {
         "const e = new Error('m')\ne.stack = 'at job.js:999999999999:1'\nthrow e", "thrown", "m"
     ),
     "stack is a getter that throws": Hostile(
-        "const e = new Error('m')\nObject.defineProperty(e, 'stack', { get() { throw 1 } })\nthrow e",
+        "const e = new Error('m')\n"
+        "Object.defineProperty(e, 'stack', { get() { throw 1 } })\nthrow e",
         "thrown",
         "m",
     ),
@@ -222,6 +224,9 @@ THROWN = {
     "lone surrogate message": Hostile("throw new Error('\\ud800')", "thrown"),
     "longest text": Hostile("let s = 'x'\nfor (;;) s += s", "thrown", "string too long"),
     "longest BigInt": Hostile("return 1n << 100_000_000n", "thrown", "BigInt is too large"),
+    "nested regular expression": Hostile(
+        "return new RegExp('(?:'.repeat(9000) + ')'.repeat(9000))", "thrown", "stack overflow"
+    ),
     "too many captures": Hostile(
         "return new RegExp('('.repeat(20000) + ')'.repeat(20000))", "thrown", "too many captures"
     ),
@@ -262,7 +267,7 @@ NOT_JSON = {
         "let a = []\nfor (let i = 0; i < 300; i++) a = [a]\nreturn a", "not-json", "nested deeper"
     ),
     "nested as deeply as the guest can": Hostile(
-        "let a = []\nfor (let i = 0; i < 8000; i++) a = { a }\nreturn a", "not-json", "nested"
+        "let a = []\nfor (let i = 0; i < 2000; i++) a = { a }\nreturn a", "not-json", "nested"
     ),
 }
 
@@ -286,7 +291,8 @@ OUTPUT = {
     "many numbers": Hostile("return new Array(80_000).fill(12345)", "output"),
     "escapes grow": Hostile("return '\\x01'.repeat(60_000)", "output"),
     "console flood, then output": Hostile(
-        "for (let i = 0; i < 3000; i++) console.log('line', i)\nreturn 'x'.repeat(300_000)", "output"
+        "for (let i = 0; i < 3000; i++) console.log('line', i)\nreturn 'x'.repeat(300_000)",
+        "output",
     ),
     "repeated reference": Hostile("return new Array(200).fill('x'.repeat(2000))", "output"),
 }
@@ -296,7 +302,9 @@ HARMLESS = {
     "console flood": Hostile("for (let i = 0; i < 20_000; i++) console.log('x'.repeat(50))", "ok"),
     "console of a huge line": Hostile("console.log('x'.repeat(500_000))", "ok"),
     "console of nothing, often": Hostile("for (let i = 0; i < 20_000; i++) console.log()", "ok"),
-    "console of control characters": Hostile("console.log('\\x1b[2J\\r\\n\\x00\\u202e\\u2028')", "ok"),
+    "console of control characters": Hostile(
+        "console.log('\\x1b[2J\\r\\n\\x00\\u202e\\u2028')", "ok"
+    ),
     "console is replaced": Hostile("console.log = 1\nconsole = null", "ok"),
     "JSON is replaced": Hostile("JSON = { stringify: () => { for (;;) ; } }\nreturn 1", "ok"),
     "JSON.stringify is replaced": Hostile("JSON.stringify = () => 'no'\nreturn 1", "ok"),
@@ -331,7 +339,8 @@ HARMLESS = {
         "const f = () => f() + 1\ntry { f() } catch (e) { return e.name }", "ok"
     ),
     "many microtasks": Hostile(
-        "let n = 0\nfor (let i = 0; i < 500; i++) queueMicrotask(() => n++)\nawait 0\nreturn n", "ok"
+        "let n = 0\nfor (let i = 0; i < 500; i++) queueMicrotask(() => n++)\nawait 0\nreturn n",
+        "ok",
     ),
     "nested as deep as it gets": Hostile(
         "let a = []\nfor (let i = 0; i < 200; i++) a = [a]\nreturn a", "ok"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+# A kernel option (CONFIG_PROC_CHILDREN), which most have.
+_LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 def wait_for(look: Callable[[], T | None], seconds: float = 10, *, what: str) -> T:
@@ -27,11 +29,17 @@ def wait_for(look: Callable[[], T | None], seconds: float = 10, *, what: str) ->
 
 def children(pid: int) -> list[int]:
     """Give the process ids of a process's children."""
+    if not _LISTS_CHILDREN:
+        return [other for other in _all() if status(other).get("PPid") == str(pid)]
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(word) for word in text.split()]
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def status(pid: int) -> dict[str, str]:

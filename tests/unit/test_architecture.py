@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "terminal": set(),
     "limits": BOTTOM,
     "json_strict": {"errors"},
-    "yaml_safe": BOTTOM,
+    "yaml_events": set(),
+    "yaml_safe": {*BOTTOM, "yaml_events"},
     "shape": {"errors", "yaml_safe"},
     "files": {"errors"},
     "home": BOTTOM,
@@ -63,21 +64,20 @@ def runtime_imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
     """Give every imported module and whether it is imported when its importer is."""
 
     def walk(node: ast.AST, at_once: bool) -> Iterator[tuple[str, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-                for other in child.orelse:
-                    yield from walk(other, at_once)
-                continue
-            if isinstance(child, ast.Import):
-                yield from ((alias.name, at_once) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, "imports name their module in full"
-                module = child.module or ""
-                for alias in child.names:
-                    whole = f"{module}.{alias.name}"
-                    ours = whole.removeprefix("beddel_cli.") in SOURCES
-                    yield (whole if ours else module), at_once
-            inner = isinstance(child, ast.FunctionDef | ast.Lambda)
+        children = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            children = list(node.orelse)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, at_once) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their module in full"
+            module = node.module or ""
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                ours = whole.removeprefix("beddel_cli.") in SOURCES
+                yield (whole if ours else module), at_once
+        inner = isinstance(node, ast.FunctionDef | ast.Lambda)
+        for child in children:
             yield from walk(child, at_once and not inner)
 
     yield from walk(tree, True)
@@ -231,9 +231,7 @@ def loaded(home: Home, *arguments: str | Path) -> set[str]:
         capture_output=True,
         check=True,
     )
-    done = home.run(
-        *arguments, command=(sys.executable, "-X", "importtime", "-m", "beddel_cli")
-    )
+    done = home.run(*arguments, command=(sys.executable, "-X", "importtime", "-m", "beddel_cli"))
     assert done.returncode == 0, done.message
     return named(done.stderr) - named(bare.stderr)
 

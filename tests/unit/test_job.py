@@ -254,7 +254,10 @@ def test_a_code_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         "folder.js": (JobError, "the code file 'folder.js' is not a regular file"),
         "bad.js": (JobError, "the code is not valid UTF-8"),
         '"a\\0b"': (JobError, "cannot read the code file 'a\\x00b': a NUL character in the name"),
-        f'"{"n" * 300}"': (JobError, f"cannot read the code file {'n' * 300!r}: File name too long"),
+        f'"{"n" * 300}"': (
+            JobError,
+            f"cannot read the code file {'n' * 300!r}: File name too long",
+        ),
     }
     for name, (kind, message) in cases.items():
         path = write(tmp_path, "job.yaml", f"{HEAD}file: {name}\n")
@@ -296,7 +299,12 @@ def test_a_job_from_standard_input_cannot_name_a_code_file() -> None:
 def test_a_snippet_is_a_job_with_an_id_made_of_its_name(file: str, name: str) -> None:
     job = snippet_job(b"return 1", file, "javascript")
     assert job.id == name
-    assert (job.code, job.source, job.input, job.limits) == (b"return 1", b"return 1", None, Limits())
+    assert (job.code, job.source, job.input, job.limits) == (
+        b"return 1",
+        b"return 1",
+        None,
+        Limits(),
+    )
     assert str(job.code_place.locate(2, 3)) == f"{file}:2:3"
 
 

@@ -157,6 +157,6 @@ def test_exceeding_names_the_limits_that_are_looser_and_no_others() -> None:
 
 def test_every_limit_is_in_the_table_once_and_in_json() -> None:
     names = [field.field for field in FIELDS]
-    assert sorted(names) == sorted(Limits.__match_args__)  # type: ignore[attr-defined]
+    assert sorted(names) == sorted(Limits.__match_args__)
     assert list(as_json(Limits())) == names
     assert as_json(Limits(fuel=3))["fuel"] == 3

@@ -194,7 +194,11 @@ LIES: list[tuple[str, Answer, str]] = [
         "took longer than it did",
     ),
     ("more CPU than the kernel saw", answer(report(cpu_ns=10**9)), "more CPU time than"),
-    ("less memory than an empty isolate", answer(report(memory_bytes=65536)), "a memory of 65536 B"),
+    (
+        "less memory than an empty isolate",
+        answer(report(memory_bytes=65536)),
+        "a memory of 65536 B",
+    ),
     ("memory in part of a page", answer(report(memory_bytes=MIB + 1)), "a memory of 1048577 B"),
     (
         "out of fuel with some left",
@@ -269,6 +273,12 @@ def test_an_error_is_placed_in_the_file_its_author_wrote() -> None:
     assert failure is not None
     # The code starts at one.yaml:4:7.
     assert str(failure.place) == "one.yaml:5:9"
+    # The guest counts bytes; people count characters.
+    wide = changed(JOB, code="let a = 'é😀'; f()".encode())
+    position = changed(thrown, error_stack=b"    at g (job.js:1:19)\n")
+    placed = judge(wide, plan(), READY, answer(position)).failure
+    assert placed is not None
+    assert str(placed.place) == "one.yaml:4:21"
     nowhere = judged(answer(changed(thrown, error_stack=b"native"))).failure
     assert nowhere is not None
     assert nowhere.place is None

@@ -90,7 +90,9 @@ def test_a_profile_file_is_given_by_path(tmp_path: Path) -> None:
         load_profile(str(tmp_path / "other.yaml"))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "mine", "ultra-secure\n", "ULTRA-SECURE", "a" * 9999])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "mine", "ultra-secure\n", "ULTRA-SECURE", "a" * 9999]
+)
 def test_an_unknown_name_is_not_found_and_lists_the_known_ones(name: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         load_profile(name)
@@ -150,7 +152,11 @@ BAD: list[tuple[str, str, str | None]] = [
         "mine.yaml:6:20: memory has no known unit: '3MB'",
         "write 3MiB",
     ),
-    (GOOD.replace("3MiB", "65MiB"), "mine.yaml:6:20: memory is more than an isolate can have", None),
+    (
+        GOOD.replace("3MiB", "65MiB"),
+        "mine.yaml:6:20: memory is more than an isolate can have",
+        None,
+    ),
     (GOOD.replace("3MiB", "null"), "mine.yaml:6:20: memory is not a quantity: None", None),
     (
         GOOD.replace("[seccomp, landlock]", "[]"),
@@ -163,7 +169,11 @@ BAD: list[tuple[str, str, str | None]] = [
         "did you mean 'landlock'?",
     ),
     (GOOD.replace("landlock", "[x]"), "mine.yaml:10:23: unknown protection ['x']", None),
-    (GOOD.replace("[seccomp, landlock]", "seccomp"), "mine.yaml:10:13: isolate.required is text", None),
+    (
+        GOOD.replace("[seccomp, landlock]", "seccomp"),
+        "mine.yaml:10:13: isolate.required is text",
+        None,
+    ),
 ]
 
 

@@ -44,13 +44,21 @@ def test_what_is_not_there_is_none(document: Document) -> None:
 
 WRONG: list[tuple[Callable[[Document], object], str, str]] = [
     (lambda d: shape.typed(d, ("yes",), int), "f.yaml:2:6: yes is true or false", "a whole number"),
-    (lambda d: shape.typed(d, ("one",), bool), "f.yaml:3:6: one is a whole number", "true or false"),
+    (
+        lambda d: shape.typed(d, ("one",), bool),
+        "f.yaml:3:6: one is a whole number",
+        "true or false",
+    ),
     (lambda d: shape.typed(d, ("half",), int), "f.yaml:4:7: half is a number", "a whole number"),
     (lambda d: shape.text(d, ("one",)), "f.yaml:3:6: one is a whole number", "text"),
     (lambda d: shape.text(d, ("none",)), "f.yaml:5:7: none is nothing", "text"),
     (lambda d: shape.text(d, ("gone",)), "f.yaml:1:1: gone is nothing", "text"),
     (lambda d: shape.mapping(d, ("list",), ()), "f.yaml:6:7: list is a list", "a mapping"),
-    (lambda d: shape.mapping(d, ("inner", "key"), ()), "f.yaml:8:8: inner.key is text", "a mapping"),
+    (
+        lambda d: shape.mapping(d, ("inner", "key"), ()),
+        "f.yaml:8:8: inner.key is text",
+        "a mapping",
+    ),
     (
         lambda d: shape.one_of(d, ("inner", "key"), ("a", "b")),
         "f.yaml:8:8: inner.key is 'value'",

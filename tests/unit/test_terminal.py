@@ -37,9 +37,7 @@ def test_long_text_is_cut_and_says_so() -> None:
 
 def test_json_shows_hidden_characters_as_escapes() -> None:
     document = '{"a":"\u202e\u200b\x7f\U000e0041é"}'.encode()
-    assert json_for_terminal(document) == (
-        '{"a":"\\u202e\\u200b\\u007f\\udb40\\udc41é"}'.encode()
-    )
+    assert json_for_terminal(document) == ('{"a":"\\u202e\\u200b\\u007f\\udb40\\udc41é"}'.encode())
 
 
 class Terminal(io.StringIO):

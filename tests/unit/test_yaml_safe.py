@@ -32,7 +32,10 @@ def error_of(data: bytes) -> JobError:
     [
         # Words that YAML 1.1 reads as something else.
         *((word, word) for word in ("no", "yes", "on", "off", "y", "n", "NO", "tRUE", "nULL")),
-        *((word, word) for word in ("-x", "12:30", "2001-01-01", "1_000", "0b1", "=", "0x", "0o8", "-0x1")),
+        *(
+            (word, word)
+            for word in ("-x", "12:30", "2001-01-01", "1_000", "0b1", "=", "0x", "0o8", "-0x1")
+        ),
         *((word, True) for word in ("true", "True", "TRUE")),
         *((word, False) for word in ("false", "False", "FALSE")),
         *((word, None) for word in ("~", "null", "Null", "NULL", "")),

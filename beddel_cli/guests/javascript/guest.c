@@ -85,12 +85,13 @@ static int module_count, module_size;
 static bool said_out_of_memory, said_stack_overflow, said_not_json;
 
 static const char OUT_OF_MEMORY[] = "out of memory";
+static const char OUT_OF_MEMORY_IN_MATCH[] = "out of memory in regexp execution";
 static const char STACK_OVERFLOW[] = "Maximum call stack size exceeded";
 static const char UNEXPECTED_TOKEN[] = "unexpected token in expression: '%.*s'";
 
 static void note_engine_error(const char *format)
 {
-    if (!strcmp(format, OUT_OF_MEMORY)) {
+    if (!strcmp(format, OUT_OF_MEMORY) || !strcmp(format, OUT_OF_MEMORY_IN_MATCH)) {
         said_out_of_memory = true;
         free(memory_reserve); /* the engine is about to make the error object */
         memory_reserve = NULL;
@@ -103,7 +104,13 @@ static void note_engine_error(const char *format)
 
 static int word_error(char *text, size_t size, const char *format, va_list arguments)
 {
-    note_engine_error(format);
+    if (!strcmp(format, "%s")) { /* the regular expression compiler's own words */
+        va_list copy;
+        va_copy(copy, arguments);
+        note_engine_error(va_arg(copy, const char *));
+        va_end(copy);
+    } else
+        note_engine_error(format);
     if (!strcmp(format, UNEXPECTED_TOKEN)) {
         va_list copy;
         va_copy(copy, arguments);
@@ -544,10 +551,14 @@ static bool is_out_of_memory(JSValueConst thrown)
     if (JS_IsNull(thrown) || JS_IsUninitialized(thrown))
         return true;
     JSProperty *property;
-    if (!said_out_of_memory || !is_native_error(thrown, JS_INTERNAL_ERROR))
+    if (!said_out_of_memory)
         return false;
-    return has_message(thrown, OUT_OF_MEMORY) || has_message(thrown, "Invalid error message") ||
-           !find_own_property(&property, JS_VALUE_GET_OBJ(thrown), JS_ATOM_message);
+    if (is_native_error(thrown, JS_SYNTAX_ERROR))
+        return has_message(thrown, OUT_OF_MEMORY); /* while compiling a regular expression */
+    return is_native_error(thrown, JS_INTERNAL_ERROR) &&
+           (has_message(thrown, OUT_OF_MEMORY) || has_message(thrown, OUT_OF_MEMORY_IN_MATCH) ||
+            has_message(thrown, "Invalid error message") ||
+            !find_own_property(&property, JS_VALUE_GET_OBJ(thrown), JS_ATOM_message));
 }
 
 static enum status classify(JSValueConst thrown, enum status otherwise)
