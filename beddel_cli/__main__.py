@@ -13,9 +13,21 @@ from time import monotonic_ns
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    started_ns = monotonic_ns()
-    _reserve_standard_descriptors()
-    arguments = sys.argv[1:]
+    try:
+        code = _run(sys.argv[1:], started_ns=monotonic_ns())
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        os.write(2, b"beddel-cli: interrupted before the job started\n")
+        code = 130
+    except OSError as error:
+        # Standard output is closed or full; whatever else can fail has its own message.
+        os.write(2, f"beddel-cli: cannot write: {error.strerror}\n".encode())
+        code = 125
+    # Everything is written and closed; taking the interpreter apart would only cost time.
+    os._exit(code)
+
+
+def _run(arguments: list[str], *, started_ns: int) -> int:
     if "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ:
         from beddel_cli.run_command import restart_or_explain
 
@@ -28,23 +40,10 @@ def main() -> None:
             from beddel_cli.run_command import run_command
 
             job, values = plain
-            # Everything is written and closed; taking the interpreter apart would only cost time.
-            os._exit(run_command(job, values, started_ns=started_ns))
+            return run_command(job, values, started_ns=started_ns)
     from beddel_cli.cli import run_app
 
-    sys.exit(run_app(arguments, started_ns=started_ns))
-
-
-def _reserve_standard_descriptors() -> None:
-    """Keep a closed 0, 1 or 2 from becoming the number of a pipe or file that we open.
-
-    Each is opened the wrong way round, so that using it is still an error.
-    """
-    for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, flags)
+    return run_app(arguments, started_ns=started_ns)
 
 
 if __name__ == "__main__":

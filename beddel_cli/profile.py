@@ -19,13 +19,14 @@ from beddel_cli.yaml_safe import Document, parse_yaml
 FORMAT = 1
 # The strictest first.
 BUILT_IN = ("ultra-secure", "high-security", "tenant-isolated")
-# What can be required of a machine, in the order people read them.
+# What can be required of a machine. A missing one explains those after it: seccomp and Landlock
+# fail without no_new_privs.
 PROTECTIONS = (
     "store-limits",
-    "seccomp",
-    "landlock",
     "no-new-privs",
     "capabilities",
+    "seccomp",
+    "landlock",
     "rlimits",
 )
 LEVELS = ("ultra", "high", "medium")

@@ -128,7 +128,6 @@ def _run_in(worker: Worker, asked: Asked, started_ns: int) -> Finished:
 
     host = describe_host(ready, worker.observe())
     ending = _plan_and_run(worker, asked, job, profile, host, ready)
-    _ignore_signals()
     worker.finish()
     return _sign_and_write(asked, ending, key, home, started_ns, started_at)
 
@@ -220,6 +219,7 @@ def _plan_and_run(
     try:
         plan = make_plan(job, profile, host, asked.limits)
     except RefusedError as error:
+        _ignore_signals()
         return _Ending(job, profile, host, ready, outcomes.refused(error), refusal=error)
     request = _request(job, plan, asked)
     snapshot = None
@@ -227,9 +227,12 @@ def _plan_and_run(
         answer = worker.run(request)
         snapshot = answer.snapshot
         outcome = outcomes.judge(job, plan, ready, answer)
+        _ignore_signals()
     except KeyboardInterrupt:
+        _ignore_signals()
         outcome = outcomes.interrupted("interrupted")
     except Terminated:
+        _ignore_signals()
         outcome = outcomes.interrupted("terminated")
     return _Ending(
         job, profile, host, ready, outcome, plan=plan, request=request, snapshot=snapshot
@@ -283,8 +286,6 @@ def _sign_and_write(
 
     run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
     snapshot = ending.snapshot
-    if snapshot is not None and asked.heap_snapshot is not None:
-        write_whole(asked.heap_snapshot, snapshot, 0o600)
     request = ending.request
     wall_ns, cpu_ns = monotonic_ns() - started_ns, process_time_ns()
     statement = make_statement(
@@ -317,6 +318,9 @@ def _sign_and_write(
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
+    # Last: the run has its receipt even where the copy of its memory finds no room.
+    if snapshot is not None and asked.heap_snapshot is not None:
+        write_whole(asked.heap_snapshot, snapshot, 0o600)
     worker_cpu_ns = ending.outcome.usage.worker_cpu_ns or 0
     return Finished(
         run_id=run_id,

@@ -1488,37 +1488,218 @@ BROKEN_STATEMENTS = _lines(
 )
 
 _WORDS = (
-    *("", "a", "ab", "abc", "aXbXc", "hello world", "The quick brown fox", "a,b,,c", "  padded\t\n"),
-    *("1", "12", "-0", "007", "3.14", "1e3", "0x1F", "0b101", "Infinity", "NaN", "12px", "9007199254740993"),
-    *("true", "null", "undefined", "length", "constructor", "__proto__", "toString", "name", "-1", "1.5"),
+    *(
+        "",
+        "a",
+        "ab",
+        "abc",
+        "aXbXc",
+        "hello world",
+        "The quick brown fox",
+        "a,b,,c",
+        "  padded\t\n",
+    ),
+    *(
+        "1",
+        "12",
+        "-0",
+        "007",
+        "3.14",
+        "1e3",
+        "0x1F",
+        "0b101",
+        "Infinity",
+        "NaN",
+        "12px",
+        "9007199254740993",
+    ),
+    *(
+        "true",
+        "null",
+        "undefined",
+        "length",
+        "constructor",
+        "__proto__",
+        "toString",
+        "name",
+        "-1",
+        "1.5",
+    ),
     *("é", "e\u0301", "ß", "İ", "ı", "ſ", "Σ", "ς", "Ὀδυσσεύς", "ﬁ", "ǆ", "한글", "ＡＢ", "½", "٣"),
-    *("😀", "👩\u200d👧", "𝒳y", "a\ud83d", "\ude00b", "\ud800", "\udfff\ud800", "\x00", "a\x00b", "\x7f"),
-    *("\u2028", "\u2029", "\ufeff x", "\u00a0", "\u180e", "\r\n", '"quoted"', "it's", "back\\slash", "`tick`"),
-    *("$&", "$1$2", "$<word>", "$$", "%41%zz", "%F0%9F%98%80", "%u0041", "a=b&c=d", "</script>", "${x}"),
+    *(
+        "😀",
+        "👩\u200d👧",
+        "𝒳y",
+        "a\ud83d",
+        "\ude00b",
+        "\ud800",
+        "\udfff\ud800",
+        "\x00",
+        "a\x00b",
+        "\x7f",
+    ),
+    *(
+        "\u2028",
+        "\u2029",
+        "\ufeff x",
+        "\u00a0",
+        "\u180e",
+        "\r\n",
+        '"quoted"',
+        "it's",
+        "back\\slash",
+        "`tick`",
+    ),
+    *(
+        "$&",
+        "$1$2",
+        "$<word>",
+        "$$",
+        "%41%zz",
+        "%F0%9F%98%80",
+        "%u0041",
+        "a=b&c=d",
+        "</script>",
+        "${x}",
+    ),
     *("2020-02-29", "12:34:56", "{}", "[1,2]", "x" * 40, "ab" * 30, "ÿ" * 20, "€" * 17),
 )
 _NUMERALS = (
-    *("0", "-0", "1", "42", "-17", "1e21", "1e-7", "123456789012345678901234567890", "0.1", ".5", "5."),
-    *("0x10", "0o17", "0b11", "1e1000", "-1e-400", "1_000", "12abc", "", " \n7 ", "+3", "--1", "1e", "0x"),
-    *("9007199254740991", "9007199254740993", "4294967296", "-2147483649", "179769313486231580793e289"),
+    *(
+        "0",
+        "-0",
+        "1",
+        "42",
+        "-17",
+        "1e21",
+        "1e-7",
+        "123456789012345678901234567890",
+        "0.1",
+        ".5",
+        "5.",
+    ),
+    *(
+        "0x10",
+        "0o17",
+        "0b11",
+        "1e1000",
+        "-1e-400",
+        "1_000",
+        "12abc",
+        "",
+        " \n7 ",
+        "+3",
+        "--1",
+        "1e",
+        "0x",
+    ),
+    *(
+        "9007199254740991",
+        "9007199254740993",
+        "4294967296",
+        "-2147483649",
+        "179769313486231580793e289",
+    ),
     *("4.9406564584124654e-324", "2.2250738585072011e-308", "0.30000000000000004", "1n", "٣", "z9"),
 )
 _JSON = (
-    *('{"a":1,"b":[2,3]}', "[]", "{}", '""', "null", "[1,[2,[3,[]]]]", '{"a":{"a":{"a":null}}}', "-0", "1E5"),
-    *('"\\ud83d\\ude00"', '"\\ud800"', '{"__proto__":1}', '{"a":1,"a":2}', '[1e999,-1e-999]', "[0.1, 1.50]"),
-    *('{"2":1,"1":2,"b":3,"a":4}', " [ true , false ] ", "[1,]", "{a:1}", "'a'", "01", "+1", "[1 2]", "tru"),
-    *('"\\x41"', '"\t"', "\ufeff1", "[1]]", '{"a"}', '{"a":}', "nul", "", " ", "9007199254740993", '"\\u12"'),
+    *(
+        '{"a":1,"b":[2,3]}',
+        "[]",
+        "{}",
+        '""',
+        "null",
+        "[1,[2,[3,[]]]]",
+        '{"a":{"a":{"a":null}}}',
+        "-0",
+        "1E5",
+    ),
+    *(
+        '"\\ud83d\\ude00"',
+        '"\\ud800"',
+        '{"__proto__":1}',
+        '{"a":1,"a":2}',
+        "[1e999,-1e-999]",
+        "[0.1, 1.50]",
+    ),
+    *(
+        '{"2":1,"1":2,"b":3,"a":4}',
+        " [ true , false ] ",
+        "[1,]",
+        "{a:1}",
+        "'a'",
+        "01",
+        "+1",
+        "[1 2]",
+        "tru",
+    ),
+    *(
+        '"\\x41"',
+        '"\t"',
+        "\ufeff1",
+        "[1]]",
+        '{"a"}',
+        '{"a":}',
+        "nul",
+        "",
+        " ",
+        "9007199254740993",
+        '"\\u12"',
+    ),
 )
 _DATE_TEXTS_IN = (
-    *("2020-02-29T12:34:56.789Z", "2021-06-15", "2021-06", "2021", "2020-01-01T00:00", "1969-12-31T23:59:59Z"),
-    *("+275760-09-13T00:00:00.000Z", "+275760-09-13T00:00:00.001Z", "-271821-04-20T00:00:00Z", "-000000-01-01"),
-    *("2020-02-30", "2019-02-29T00:00:00Z", "2020-01-01T24:00:00Z", "2020-01-01T24:00:01Z", "2020-13-01"),
-    *("2020-01-01T10:00:00+05:30", "2020-01-01T10:00:00-1200", "Tue Mar 01 2022 00:00:00 GMT+0100", "1 Jan 70"),
-    *("Thu, 01 Jan 1970 00:00:00 GMT", "Mar 5, 1999 3:04 pm", "12/25/1995", "1995/12/25 13:30 PST", "now", ""),
+    *(
+        "2020-02-29T12:34:56.789Z",
+        "2021-06-15",
+        "2021-06",
+        "2021",
+        "2020-01-01T00:00",
+        "1969-12-31T23:59:59Z",
+    ),
+    *(
+        "+275760-09-13T00:00:00.000Z",
+        "+275760-09-13T00:00:00.001Z",
+        "-271821-04-20T00:00:00Z",
+        "-000000-01-01",
+    ),
+    *(
+        "2020-02-30",
+        "2019-02-29T00:00:00Z",
+        "2020-01-01T24:00:00Z",
+        "2020-01-01T24:00:01Z",
+        "2020-13-01",
+    ),
+    *(
+        "2020-01-01T10:00:00+05:30",
+        "2020-01-01T10:00:00-1200",
+        "Tue Mar 01 2022 00:00:00 GMT+0100",
+        "1 Jan 70",
+    ),
+    *(
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Mar 5, 1999 3:04 pm",
+        "12/25/1995",
+        "1995/12/25 13:30 PST",
+        "now",
+        "",
+    ),
 )
 _BASE64 = ("", "AQID", "AQ==", "AQ", "AR==", "A", "_-8=", "+/8=", " A Q I D ", "AQID=", "////", "é")
 _HEXADECIMAL = ("", "00ff", "0", "DEADBEEF", "zz", "0g", "é0", "0102030405060708090a0b0c0d0e0f10")
-_PATTERNS = ("", "-", "$&", "[$1]", "$2$1", "$<word>", "$$", "$`|$'", "$0$10", "$<none>", "$", "é😀")
+_PATTERNS = (
+    "",
+    "-",
+    "$&",
+    "[$1]",
+    "$2$1",
+    "$<word>",
+    "$$",
+    "$`|$'",
+    "$0$10",
+    "$<none>",
+    "$",
+    "é😀",
+)
 # Sources, and the flags that each can be read with: unicode, legacy or both.
 _REGEXPS_ANY = _lines(
     r"""
@@ -1587,15 +1768,100 @@ _REGEXPS_LEGACY = _lines(
     (?=a)*
     """
 )
-_BROKEN_REGEXPS = ("(", "[z-a]", "a**", "(?<a", r"\p{L", "(?<1a>b)", "x{2,1}", "[", "\\", ")", "(?<=a)+", "{1}")
-_KEYS = ("'a'", "'b'", "'a'", "1", "'1'", "'length'", "'constructor'", "-1", "Symbol.iterator", "'é'")
-_ODD_SIZES = ("-1", "NaN", "1.5", "undefined", "'3'", "-0", "2 ** 53", "Infinity", "null", "3n", "true")
-_ODD_SMALL = ("NaN", "undefined", "-0", "1.9", "'2'", "null", "Infinity", "-Infinity", "2 ** 32", "2n", "true")
+_BROKEN_REGEXPS = (
+    "(",
+    "[z-a]",
+    "a**",
+    "(?<a",
+    r"\p{L",
+    "(?<1a>b)",
+    "x{2,1}",
+    "[",
+    "\\",
+    ")",
+    "(?<=a)+",
+    "{1}",
+)
+_KEYS = (
+    "'a'",
+    "'b'",
+    "'a'",
+    "1",
+    "'1'",
+    "'length'",
+    "'constructor'",
+    "-1",
+    "Symbol.iterator",
+    "'é'",
+)
+_ODD_SIZES = (
+    "-1",
+    "NaN",
+    "1.5",
+    "undefined",
+    "'3'",
+    "-0",
+    "2 ** 53",
+    "Infinity",
+    "null",
+    "3n",
+    "true",
+)
+_ODD_SMALL = (
+    "NaN",
+    "undefined",
+    "-0",
+    "1.9",
+    "'2'",
+    "null",
+    "Infinity",
+    "-Infinity",
+    "2 ** 32",
+    "2n",
+    "true",
+)
 _EDGES = (
-    *("0", "-0", "NaN", "Infinity", "-Infinity", "0.1", "-0.5", "1.5", "2.5", "1e21", "1e-7", "5e-324"),
-    *("2 ** 31", "-(2 ** 31)", "2 ** 31 - 1", "2 ** 32", "2 ** 32 - 1", "2 ** 30", "-(2 ** 30) - 1"),
-    *("2 ** 53", "2 ** 53 - 1", "2 ** 53 + 2", "-(2 ** 53)", "2 ** 63", "2 ** 64", "1 / 3", "0x7fffffff"),
-    *("1.7976931348623157e308", "2.2250738585072014e-308", "123456.789", "0b101", "0o17", "1_000_000"),
+    *(
+        "0",
+        "-0",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "0.1",
+        "-0.5",
+        "1.5",
+        "2.5",
+        "1e21",
+        "1e-7",
+        "5e-324",
+    ),
+    *(
+        "2 ** 31",
+        "-(2 ** 31)",
+        "2 ** 31 - 1",
+        "2 ** 32",
+        "2 ** 32 - 1",
+        "2 ** 30",
+        "-(2 ** 30) - 1",
+    ),
+    *(
+        "2 ** 53",
+        "2 ** 53 - 1",
+        "2 ** 53 + 2",
+        "-(2 ** 53)",
+        "2 ** 63",
+        "2 ** 64",
+        "1 / 3",
+        "0x7fffffff",
+    ),
+    *(
+        "1.7976931348623157e308",
+        "2.2250738585072014e-308",
+        "123456.789",
+        "0b101",
+        "0o17",
+        "1_000_000",
+    ),
 )
 _BIG_EDGES = ("0n", "1n", "-1n", "7n", "-10n", "2n ** 100n", "0xffn", "0b11n")
 _BITS = (1, 29, 30, 31, 32, 33, 52, 53, 62, 63, 64, 65, 95, 96, 127, 128)
@@ -1767,7 +2033,9 @@ class _Writer:
         self.place = place
         self.level += 1
         long = self.level < 3 and self.size < _MUCH
-        statements = tuple(self.statement() for _ in range(self.random.randint(1, 4) if long else 1))
+        statements = tuple(
+            self.statement() for _ in range(self.random.randint(1, 4) if long else 1)
+        )
         self.level -= 1
         self.place = before
         del self.names[reach:]
@@ -1948,7 +2216,9 @@ def _class(writer: _Writer) -> str:
 
 
 def _scalar(writer: _Writer) -> str:
-    return _LITERALS[writer.pick(("number", "number", "string", "string", "bigint", "boolean"))](writer)
+    return _LITERALS[writer.pick(("number", "number", "string", "string", "bigint", "boolean"))](
+        writer
+    )
 
 
 # The shortest way to a value of each kind; kinds that stand in no other table have only this.
@@ -2001,7 +2271,9 @@ _LITERALS: dict[str, Callable[[_Writer], str]] = {
     "typed": lambda writer: f"new Float64Array([{_number(writer)}, {_number(writer)}])",
     "integers": lambda writer: f"new Uint8Array([{_number(writer)}, {_number(writer)}, 3])",
     "buffer": _one("new ArrayBuffer(8)", "new Uint8Array([1, 2, 250, 4, 5, 6, 7, 8]).buffer"),
-    "view": _one("new DataView(new ArrayBuffer(9))", "new DataView(new Uint8Array(9).fill(200).buffer)"),
+    "view": _one(
+        "new DataView(new ArrayBuffer(9))", "new DataView(new Uint8Array(9).fill(200).buffer)"
+    ),
     "iterator": lambda writer: f"[{_scalar(writer)}, {_scalar(writer)}].values()",
     "date": lambda writer: f"new Date({writer.random.randint(-(10**13), 10**13)})",
     "regexp": _regexp,
@@ -2014,7 +2286,9 @@ _LITERALS: dict[str, Callable[[_Writer], str]] = {
     "reducer": _one("((all, x) => cut(`${all}${String(x)}`))", "((all, x) => x)"),
     "class": _class,
     "builtin": _one(*_BUILTINS, *_BUILTINS, *_BUILTINS_MORE),
-    "species": _one("Array", "Uint8Array", "Promise", "ArrayBuffer", "undefined", "Map", *_BUILTINS_MORE),
+    "species": _one(
+        "Array", "Uint8Array", "Promise", "ArrayBuffer", "undefined", "Map", *_BUILTINS_MORE
+    ),
     "key": _key,
     "small": _integer(-4, 12, _ODD_SMALL),
     "digit": _integer(0, 9),
@@ -2025,7 +2299,9 @@ _LITERALS: dict[str, Callable[[_Writer], str]] = {
     "size": _integer(0, 20, _ODD_SIZES),
     "radix": _integer(2, 36, ("0", "1", "37", "undefined", "'16'", "NaN")),
     "year": _integer(-50, 2400, ("NaN", "275760", "-271821", "99", "1.5", "'2020'")),
-    "instant": _integer(-(10**14), 10**14, ("8.64e15", "8.64e15 + 1", "NaN", "-0", "0.5", "-8.64e15")),
+    "instant": _integer(
+        -(10**14), 10**14, ("8.64e15", "8.64e15 + 1", "NaN", "-0", "0.5", "-8.64e15")
+    ),
     "code_point": _integer(0, 0x10FFFF, ("0xd800", "-1", "0x110000", "1.5", "0x1F600")),
     "form": _quoted_one("NFC", "NFD", "NFKC", "NFKD", "nope"),
     "hint": _quoted_one("number", "string", "default", "nope"),

@@ -20,7 +20,6 @@ JOBS = hostile_jobs()
 TIMEOUT_SECONDS = 0.1
 # Known to end otherwise: a guest that finds no memory for a regular expression says so as a
 # SyntaxError.
-NOT_YET = {"memory: regular expression repeat"}
 KEYS = (
     *("schema", "run_id", "job", "profile", "tenant", "runtime", "outcome", "output", "stdout"),
     *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
@@ -80,16 +79,9 @@ def run_hostile(home: Home, job: Hostile, *flags: str) -> tuple[Result, dict[str
 
 def test_there_are_enough_jobs() -> None:
     assert len([name for name in JOBS if not name.startswith("harmless")]) >= 150
-    assert set(JOBS) >= NOT_YET
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in NOT_YET else [])
-        for name in JOBS
-    ],
-)
+@pytest.mark.parametrize("name", JOBS)
 def test_hostile_job(shared: Home, name: str) -> None:
     job = JOBS[name]
     result, predicate = run_hostile(shared, job)
