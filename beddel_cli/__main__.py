@@ -13,9 +13,12 @@ from time import monotonic_ns
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    started_ns = monotonic_ns()
+    _reserve_standard_descriptors()
     try:
-        code = _run(sys.argv[1:], started_ns=monotonic_ns())
-        sys.stdout.flush()
+        code = _run(sys.argv[1:], started_ns=started_ns)
+        if sys.stdout:  # None where the caller closed it
+            sys.stdout.flush()
     except KeyboardInterrupt:
         os.write(2, b"beddel-cli: interrupted before the job started\n")
         code = 130
@@ -44,6 +47,18 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
     from beddel_cli.cli import run_app
 
     return run_app(arguments, started_ns=started_ns)
+
+
+def _reserve_standard_descriptors() -> None:
+    """Keep a closed 0, 1 or 2 from becoming the number of a pipe or file that we open.
+
+    Each is opened the wrong way round, so that using it is still an error.
+    """
+    for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import beddel_cli
 import pytest
-from beddel_cli.guests import CODE_FILE
 
+import beddel_cli
+from beddel_cli.guests import CODE_FILE
 from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home
 
 NOBODY = 65534
 PACKAGE = Path(beddel_cli.__file__).parent
-JOB = "beddel: 1\nid: sum\nruntime: javascript\ninput: [1, 2, 3]\ncode: return input.reduce((a, b) => a + b)\n"
+JOB = """\
+beddel: 1
+id: sum
+runtime: javascript
+input: [1, 2, 3]
+code: return input.reduce((a, b) => a + b)
+"""
 
 
 def test_samples_and_profiles_come_with_the_package() -> None:

@@ -29,7 +29,7 @@ from beddel_cli.keys import (
 )
 
 if TYPE_CHECKING:
-    from beddel_cli.keys import Kind
+    from beddel_cli.signing import Kind
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = 65534
