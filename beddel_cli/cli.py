@@ -93,7 +93,7 @@ def _dispatch(arguments: Sequence[str], runs: bool) -> int:
     if runs and "--json" in arguments:
         sys.stdout.write(json_of_error(error).decode("ascii"))
     sys.stderr.write(error_text(error))
-    return EXIT_USAGE if isinstance(error, UsageError) and not runs else error.exit_code
+    return error.exit_code if runs else EXIT_USAGE
 
 
 def _give_up_stdout() -> None:

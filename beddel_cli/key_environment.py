@@ -32,6 +32,9 @@ class Secrets:
     pem: str | None = None
     passphrase: str | None = None
 
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
 
 def restart_without_secrets(environ: MutableMapping[str, str]) -> None:
     """Start this command over, with the same arguments, when the environment holds a secret.

@@ -210,7 +210,7 @@ def show_key(home: str) -> KeyInfo:
             path = os.path.join(keys.path, PRIVATE_NAME)
             pem = _read_home_file(keys, PRIVATE_NAME, secret=True)
             if pem is None:
-                raise _no_key(home)
+                raise _no_key_yet(home)
             label, _ = _one_block(pem, f"key file {path!r}")
             encrypted = label == "ENCRYPTED PRIVATE KEY"
             if encrypted:
@@ -218,7 +218,7 @@ def show_key(home: str) -> KeyInfo:
             else:
                 public = load_public_key(_home_key(keys, None, None, require_key=True).public_pem)
     except NoFolderError:
-        raise _no_key(home) from None
+        raise _no_key_yet(home) from None
     if public is None:
         raise SigningKeyError(
             f"{path!r} is encrypted and its public key {PUBLIC_NAME!r} is not beside it",
@@ -464,6 +464,12 @@ def _wrong_label(label: str, where: str) -> SigningKeyError:
     }
     what, hint = say.get(label, ("is not a private key in PKCS#8 PEM", None))
     return SigningKeyError(f"{where} {what}", hint=hint)
+
+
+def _no_key_yet(home: str) -> SigningKeyError:
+    return SigningKeyError(
+        f"there is no signing key in {home!r} yet", hint="the first `beddel-cli run` makes one"
+    )
 
 
 def _no_key(home: str) -> SigningKeyError:

@@ -26,6 +26,8 @@ def visible(text: str, limit: int = 2000) -> str:
     cut = text[:limit]
     if not cut.isascii() or not cut.isprintable():
         cut = "".join(_escape(char) if category(char) in _HIDDEN else char for char in cut)
+    # GitHub's runner takes `##[` for a command wherever it stands in a line.
+    cut = cut.replace("##[", "##\\x5b")
     more = len(text) - limit
     return cut if more <= 0 else f"{cut}… ({more} more characters)"
 

@@ -28,7 +28,7 @@ from random import Random
 _PRELUDE = r"""
 const out = [];
 let steps = 0, room = 0;
-const tick = () => { if (++steps > 2000) throw new RangeError('too many steps') };
+const tick = () => { if (++steps > 500) throw new RangeError('too many steps') };
 const approx = x => typeof x === 'number' ? Number(x.toPrecision(8)) : x;
 const plain = x => x !== x ? NaN : x;
 const cut = x => typeof x === 'bigint' ? BigInt.asIntN(200, x)
@@ -156,7 +156,7 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
         @object_result
         @json_result
         @map_result
-        @set_result
+        @sets_result
         @typed_result
         @iterator_result
         @generator_result
@@ -761,7 +761,7 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
         JSON.stringify(@object, [@key, 'a', 'b', 1])
         JSON.stringify(@any, (key, value) => typeof value === 'bigint' ? `${value}` : value)
         JSON.stringify(@any, function (key, value) { put(key, this === value); return value })
-        JSON.stringify({ a: @any, b: [@any, @symbol, @function] }, @function, @indent)
+        JSON.stringify({ a: @any, b: [@any, @symbol, @function] }, @replacer, @indent)
         JSON.stringify({ a: JSON.rawJSON(@numeral) })
         JSON.isRawJSON(@any)
         JSON.parse(@json)
@@ -817,7 +817,7 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
         @set.symmetricDifference(@set)
         """
     ),
-    "set_result": _lines(
+    "sets_result": _lines(
         """
         @set.has(@scalar)
         @set.delete(@scalar)
@@ -1117,6 +1117,15 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
         @function
         """
     ),
+    # A replacer that answers with something new each time never ends: these do after a while.
+    "replacer": _lines(
+        """
+        (n => (key, value) => ++n > 30 ? value : @function(key, value))(0)
+        (n => function (key, value) { return n-- > 0 ? { n, value } : @any })(@digit)
+        [@key, @key, @number]
+        @scalar
+        """
+    ),
     "reducer": _lines(
         """
         (all, x) => cut(all + x)
@@ -1172,25 +1181,8 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
     "class": ("@set_class",),
 }
 
-_STATEMENTS = _lines(
+_DECLARATIONS = _lines(
     """
-    put(@any)
-    probe(() => @any)
-    probe(() => @any)
-    probe(() => @list_result)
-    probe(() => @string_result)
-    probe(() => @regexp_result)
-    probe(() => @object_result)
-    probe(() => @json_result)
-    probe(() => @typed_result)
-    probe(() => @iterator_result)
-    probe(() => @generator_result)
-    probe(() => @reflect_result)
-    probe(() => @map_result)
-    probe(() => @bigint)
-    probe(() => @number)
-    probe(() => @string)
-    probe(() => @date_result)
     const @new_number = @number
     let @new_number = @number
     let @new_bigint = cut(@bigint)
@@ -1210,6 +1202,28 @@ _STATEMENTS = _lines(
     const @new_class = class { @members }
     const @new_class = class Inner extends @class { @heirs }
     var @new_number = @number
+    """
+)
+
+_STATEMENTS = _lines(
+    """
+    put(@any)
+    probe(() => @any)
+    probe(() => @any)
+    probe(() => @list_result)
+    probe(() => @string_result)
+    probe(() => @regexp_result)
+    probe(() => @object_result)
+    probe(() => @json_result)
+    probe(() => @typed_result)
+    probe(() => @iterator_result)
+    probe(() => @generator_result)
+    probe(() => @reflect_result)
+    probe(() => @map_result)
+    probe(() => @bigint)
+    probe(() => @number)
+    probe(() => @string)
+    probe(() => @date_result)
     const [@new_any = @any, , ...@new_array] = @array
     const [@new_any, @new2_any = @any] = @iterator
     const { a: @new_any = @any, length: @new2_any, ...@new_object } = @object
@@ -1241,11 +1255,11 @@ _STATEMENTS = _lines(
     for (const [@own_any, @own2_any] of @map) { tick(); @loop }
     for (const @own_string in @object) { tick(); @loop }
     for (let [@own_any, ...@own_array] = @array; @own_array.length; @own_array.pop()) { tick(); @loop }
-    while (@boolean) { tick(); @loop }
-    do { tick(); @loop } while (@boolean)
+    { let @own_number = @count; while (@own_number-- && @any) { tick(); @loop } }
+    { let @own_number = 0; do { tick(); @loop } while (++@own_number < @count) }
     @label: for (const @own_any of @array) { for (;;) { tick(); @labelled; break @label } }
     @label: { @labelled; put('after') }
-    @label: while (@boolean) { tick(); try { @labelled } finally { @block } }
+    @label: for (let @own_number = 3; @own_number--;) { tick(); try { @labelled } finally { @block } }
     switch (@scalar) { case @scalar: { @case } case @scalar: { @case } break; default: { @case } }
     switch (@digit % 3) { default: { @case } case 0: put(0); case 1: { @case } break; case 2: put(2) }
     switch (@digit % 2) { case 0: let x = @any; case 1: put(typeof x); break; default: x = 1 }
@@ -1341,7 +1355,31 @@ _PRIVATE_MEMBERS = {
     "#made": "static #made = 1",
 }
 
-_LOOP_STATEMENTS = _lines(
+_LOOP_DECLARATIONS = _lines(
+    """
+    const @new_number = @number
+    let @new_number = @number
+    let @new_bigint = cut(@bigint)
+    let @new_string = cut(@string)
+    const @new_array = @array
+    let @new_array = @array
+    const @new_object = @object
+    const @new_map = @map
+    const @new_set = @set
+    const @new_integers = @integers
+    const @new_buffer = @buffer
+    const @new_view = @view
+    const @new_date = @date
+    const @new_regexp = @regexp
+    const @new_symbol = @symbol
+    const @new_function = @function
+    const @new_class = class { @members }
+    const @new_class = class Inner extends @class { @heirs }
+    var @new_number = @number
+    """
+)
+
+_STATEMENTS = _lines(
     """
     break
     continue
@@ -1350,7 +1388,31 @@ _LOOP_STATEMENTS = _lines(
     """
 )
 
-_FUNCTION_STATEMENTS = _lines(
+_FUNCTION_DECLARATIONS = _lines(
+    """
+    const @new_number = @number
+    let @new_number = @number
+    let @new_bigint = cut(@bigint)
+    let @new_string = cut(@string)
+    const @new_array = @array
+    let @new_array = @array
+    const @new_object = @object
+    const @new_map = @map
+    const @new_set = @set
+    const @new_integers = @integers
+    const @new_buffer = @buffer
+    const @new_view = @view
+    const @new_date = @date
+    const @new_regexp = @regexp
+    const @new_symbol = @symbol
+    const @new_function = @function
+    const @new_class = class { @members }
+    const @new_class = class Inner extends @class { @heirs }
+    var @new_number = @number
+    """
+)
+
+_STATEMENTS = _lines(
     """
     return @any
     return
@@ -1360,7 +1422,31 @@ _FUNCTION_STATEMENTS = _lines(
     """
 )
 
-_ASYNC_STATEMENTS = _lines(
+_ASYNC_DECLARATIONS = _lines(
+    """
+    const @new_number = @number
+    let @new_number = @number
+    let @new_bigint = cut(@bigint)
+    let @new_string = cut(@string)
+    const @new_array = @array
+    let @new_array = @array
+    const @new_object = @object
+    const @new_map = @map
+    const @new_set = @set
+    const @new_integers = @integers
+    const @new_buffer = @buffer
+    const @new_view = @view
+    const @new_date = @date
+    const @new_regexp = @regexp
+    const @new_symbol = @symbol
+    const @new_function = @function
+    const @new_class = class { @members }
+    const @new_class = class Inner extends @class { @heirs }
+    var @new_number = @number
+    """
+)
+
+_STATEMENTS = _lines(
     """
     put(await @promise)
     await later(() => @promise)
@@ -1384,7 +1470,31 @@ _ASYNC_STATEMENTS = _lines(
     """
 )
 
-_GENERATOR_STATEMENTS = _lines(
+_GENERATOR_DECLARATIONS = _lines(
+    """
+    const @new_number = @number
+    let @new_number = @number
+    let @new_bigint = cut(@bigint)
+    let @new_string = cut(@string)
+    const @new_array = @array
+    let @new_array = @array
+    const @new_object = @object
+    const @new_map = @map
+    const @new_set = @set
+    const @new_integers = @integers
+    const @new_buffer = @buffer
+    const @new_view = @view
+    const @new_date = @date
+    const @new_regexp = @regexp
+    const @new_symbol = @symbol
+    const @new_function = @function
+    const @new_class = class { @members }
+    const @new_class = class Inner extends @class { @heirs }
+    var @new_number = @number
+    """
+)
+
+_STATEMENTS = _lines(
     """
     yield @any
     yield
@@ -2069,7 +2179,7 @@ class _Writer:
             return _ASYNC_STATEMENTS
         if place.returns and self.chance(0.25):
             return _FUNCTION_STATEMENTS
-        return _STATEMENTS
+        return _DECLARATIONS if self.chance(0.2) else _STATEMENTS
 
     def members(self, templates: tuple[str, ...]) -> Block:
         """Give a class's members, each private name once, and those the others use."""
@@ -2251,7 +2361,7 @@ _LITERALS: dict[str, Callable[[_Writer], str]] = {
     "object_result": _scalar,
     "json_result": _scalar,
     "map_result": _scalar,
-    "set_result": _scalar,
+    "sets_result": _scalar,
     "typed_result": _scalar,
     "iterator_result": _scalar,
     "generator_result": _scalar,
@@ -2283,6 +2393,7 @@ _LITERALS: dict[str, Callable[[_Writer], str]] = {
     "error": lambda writer: f"new {writer.pick(_ERRORS)}({_string(writer)})",
     "function": _one("(x => x)", "((x, i) => i)", "String", "(() => {})", "(x => { throw x })"),
     "comparator": _one("((a, b) => a - b)", "((a, b) => a < b ? 1 : -1)", "undefined"),
+    "replacer": _one("null", "['a', 'b']", "((key, value) => value)"),
     "reducer": _one("((all, x) => cut(`${all}${String(x)}`))", "((all, x) => x)"),
     "class": _class,
     "builtin": _one(*_BUILTINS, *_BUILTINS, *_BUILTINS_MORE),
@@ -2326,7 +2437,7 @@ def make_program(seed: int, used: set[str] | None = None) -> Program:
     # Chance for tests, not for secrets.
     writer = _Writer(Random(seed))  # noqa: S311
     statements: list[Statement] = []
-    for _ in range(5 + int(writer.random.random() * 8)):
+    for _ in range(writer.random.randint(4, 10)):
         statements += _section(writer)
     if writer.chance(0.02):
         place = int(writer.random.random() * len(statements))
@@ -2346,7 +2457,11 @@ def make_program(seed: int, used: set[str] | None = None) -> Program:
 
 def _section(writer: _Writer) -> Iterator[Statement]:
     """Give some statements; mostly a failure among them does not end the program."""
-    if writer.chance(0.35):
+    for _ in range(writer.random.randint(0, 2)):
+        # In reach of all that follows, and short, so that it seldom fails.
+        template = writer.pick(_DECLARATIONS)
+        yield Statement(tuple(writer.expand(template, 1)))
+    if writer.chance(0.1):
         yield writer.statement()
         return
     block = writer.block(writer.place, {})
@@ -2355,7 +2470,7 @@ def _section(writer: _Writer) -> Iterator[Statement]:
 
 def productions() -> frozenset[str]:
     """Give every production of the grammar."""
-    statements = (_STATEMENTS, _MEMBERS, _LOOP_STATEMENTS, _FUNCTION_STATEMENTS)
+    statements = (_DECLARATIONS, _STATEMENTS, _MEMBERS, _LOOP_STATEMENTS, _FUNCTION_STATEMENTS)
     more = (_HEIR_MEMBERS, _ASYNC_STATEMENTS, _GENERATOR_STATEMENTS, _ENDINGS)
     tables = (*_EXPRESSIONS.values(), *statements, *more)
     return frozenset(line for table in tables for line in table)

@@ -141,9 +141,9 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["exec", "folder"], 125, "the code file 'folder' is not a regular file"),
     (["exec", "fifo.yaml"], 125, "the code file 'fifo.yaml' is not a regular file"),
     (["exec", "binary.yaml"], 125, "binary.yaml:2: the code is not valid UTF-8"),
-    (["profiles", "show", "./binary.yaml"], 125, "./binary.yaml:"),
-    (["keys", "show"], 125, "there is no signing key in "),
-    (["keys", "export", "--out", "folder"], 125, "there is no signing key in "),
+    (["profiles", "show", "./binary.yaml"], 2, "./binary.yaml:"),
+    (["keys", "show"], 2, "there is no signing key in "),
+    (["keys", "export", "--out", "folder"], 2, "there is no signing key in "),
 ]
 # The same for what is wrong before any file is looked at, which needs no process of its own.
 MISSPELLINGS: list[tuple[list[str], int, str]] = [
@@ -166,7 +166,7 @@ MISSPELLINGS: list[tuple[list[str], int, str]] = [
     (["a\n::error::\x1b[1m"], 2, "no such command 'a\\n::error::\\x1b[1m'"),
     (["--nope"], 2, "no such option: --nope"),
     (["profiles", "show"], 2, "missing argument"),
-    (["profiles", "show", "nope"], 127, "no profile 'nope'"),
+    (["profiles", "show", "nope"], 2, "no profile 'nope'"),
     (["keys", "nope"], 2, "no such command 'nope'"),
 ]
 
@@ -179,8 +179,8 @@ def test_a_mistake_is_one_safe_message(
     result = home.run(*arguments, timeout=20)
     check_message(result, code, start)
     assert result.stdout == b""
-    # A bundle is written after the receipt, which then tells of the run.
-    assert len(home.receipts()) == int("--bundle" in arguments)
+    # Only what is written after the receipt can fail with one there, which tells of the run.
+    assert len(home.receipts()) == len({"--bundle", "--heap-snapshot"} & set(arguments))
 
 
 @pytest.mark.parametrize(("arguments", "code", "start"), MISSPELLINGS, ids=range(len(MISSPELLINGS)))

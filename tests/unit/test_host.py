@@ -39,7 +39,7 @@ BREAKS: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 
 def test_a_worker_that_confirms_everything_has_every_protection() -> None:
     host = describe_host(READY, OBSERVED)
-    assert [item.name for item in host.findings] == list(PROTECTIONS)
+    assert sorted(item.name for item in host.findings) == sorted(PROTECTIONS)
     for item in host.findings:
         assert item.present
         assert item.enforced_by
