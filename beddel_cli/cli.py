@@ -18,14 +18,14 @@ from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, Option
 from beddel_cli.render import error_object, error_text, json_of_error
-from beddel_cli.run_command import run_command
+from beddel_cli.run_command import passphrase_prompt, run_command
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from beddel_cli.keys import PublicKey
+    from beddel_cli.keys import PublicKey, SigningKey
     from beddel_cli.verify import Findings, VerifiedReceipt
 
 EXIT_USAGE_OF_RUN, EXIT_USAGE = 125, 2
@@ -216,6 +216,9 @@ def _verify(
         bool, typer.Option("--json", help="Print one JSON document instead.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the whole decoded statement.")
+    ] = False,
 ) -> int:
     """Check a receipt's signature and what it says.
 
@@ -249,7 +252,7 @@ def _verify(
     if as_json:
         _print_json(_verified_json(verified, findings, local))
     else:
-        _print_verified(verified, findings, local=local, quiet=quiet)
+        _print_verified(verified, findings, local=local, quiet=quiet, verbose=verbose)
     return 1 if findings.mismatches else 0
 
 
@@ -298,7 +301,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _print_verified(
-    verified: VerifiedReceipt, findings: Findings, *, local: bool, quiet: bool
+    verified: VerifiedReceipt, findings: Findings, *, local: bool, quiet: bool, verbose: bool
 ) -> None:
     out = sys.stdout.write
     trusted = "this machine's own key, since no --key was given" if local else "given with --key"
@@ -309,7 +312,11 @@ def _print_verified(
         out(f"  key      {verified.key.key_id} ({trusted})\n")
         out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
         out(f"  profile  {visible(str(predicate['profile']['name']))}\n")
+        for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
+            out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
         out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
+        output = predicate["output"]
+        out(f"  output   {'none' if output is None else 'sha256:' + output['digest']['sha256']}\n")
         for text in findings.matches:
             out(f"  match    {visible(text)}\n")
     for item in findings.mismatches:
@@ -317,7 +324,7 @@ def _print_verified(
             f"  MISMATCH {visible(item.what)}: expected {visible(item.expected)}, "
             f"got {visible(item.got)}\n"
         )
-    if not quiet:
+    if verbose:
         text = json.dumps(verified.statement, indent=2, ensure_ascii=False)
         lines = text.encode("utf-8", "surrogatepass").split(b"\n")
         out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
@@ -367,18 +374,43 @@ def _profiles_show(
         print(f"{key:<12}  {visible(str(value))}")
 
 
+_SigningKey = Annotated[
+    str | None, typer.Option("--signing-key", metavar="FILE", help="This key, not the home's.")
+]
+
+
+def _named_key(signing_key: str | None) -> SigningKey | None:
+    """Give the key that --signing-key or BEDDEL_SIGNING_KEY name; None where the home's signs."""
+    from beddel_cli.key_environment import read_secrets
+    from beddel_cli.keys import load_signing_key
+
+    secrets = read_secrets(os.environ)
+    if signing_key is None and secrets.pem is None:
+        return None
+    return load_signing_key(
+        locate(os.environ).home,
+        file=signing_key,
+        environment_pem=secrets.pem,
+        passphrase=secrets.passphrase,
+        prompt=passphrase_prompt(),
+    )
+
+
 @keys_app.command("show", epilog="Example: beddel-cli keys show")
-def _keys_show() -> None:
-    """Show which key signs here, and where it is."""
+def _keys_show(signing_key: _SigningKey = None) -> None:
+    """Show which key would sign a run now, and where it is."""
     from beddel_cli.keys import show_key
 
-    info = show_key(locate(os.environ).home)
-    for label, value in (
-        ("key", info.key_id),
-        ("kind", info.kind),
-        ("private", info.path + (" (encrypted)" if info.encrypted else "")),
-        ("public", info.public_path),
-    ):
+    named = _named_key(signing_key)
+    if named is not None:
+        where = named.path or "in BEDDEL_SIGNING_KEY"
+        rows = [("key", named.key_id), ("kind", named.kind), ("private", where)]
+    else:
+        info = show_key(locate(os.environ).home)
+        encrypted = " (encrypted)" if info.encrypted else ""
+        rows = [("key", info.key_id), ("kind", info.kind), ("private", info.path + encrypted)]
+        rows.append(("public", info.public_path))
+    for label, value in rows:
         print(f"{label:<8} {visible(value)}")
 
 
@@ -387,13 +419,22 @@ def _keys_export(
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")
     ] = None,
+    signing_key: _SigningKey = None,
 ) -> None:
     """Give the public key as PEM, for `verify --key` and other people's tools."""
     from beddel_cli.home import write_whole
     from beddel_cli.keys import show_key
 
-    pem = show_key(locate(os.environ).home).public_pem
+    home = locate(os.environ).home
+    named = _named_key(signing_key)
+    pem = show_key(home).public_pem if named is None else named.public_pem
     if out is None:
         sys.stdout.write(pem.decode("ascii"))
-    else:
-        write_whole(out, pem, 0o644)
+        return
+    real = os.path.realpath(out)
+    keys_folder = os.path.realpath(os.path.join(home, "keys"))
+    if os.path.dirname(real) == keys_folder or (
+        signing_key is not None and real == os.path.realpath(signing_key)
+    ):
+        raise UsageError(f"--out {out!r} would write over a key")
+    write_whole(out, pem, 0o644)

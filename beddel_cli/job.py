@@ -108,8 +108,10 @@ def load_job(path: str) -> Job:
         return job
     folder = os.path.dirname(os.path.abspath(path))
     code = read_beneath(folder, job.code_file, "code file", _place(job, "file"))
-    _check_code(code, job.code_file)
-    return changed(job, code=code)
+    # As its reader would name it from where the command was given.
+    shown = os.path.join(os.path.dirname(path), job.code_file)
+    _check_code(code, shown)
+    return changed(job, code=code, code_place=CodePlace(shown, 1, 1))
 
 
 def _place(job: Job, key: str) -> Place:
@@ -210,6 +212,11 @@ def with_setting(job: Job, setting: str) -> Job:
             f"--set {setting!r} is not a setting",
             expected="input.KEY=JSON, such as input.count=3 or 'input.name=\"Ann\"'",
         )
+    if any("[" in key for key in keys):
+        raise JobError(
+            f"--set {setting!r}: items of a list are named by a dot",
+            hint=f"write {path_text.replace('[', '.').replace(']', '')}={value_text}",
+        )
     if len(keys) > MAX_DEPTH:
         raise JobError(f"--set leads deeper than {MAX_DEPTH} keys")
     try:
@@ -282,7 +289,9 @@ def _code(document: Document) -> tuple[bytes, str | None, CodePlace]:
     has_file = shape.at(document, ("file",)) is not None
     if has_code == has_file:
         raise JobError(
-            "a javascript job has either `code` or `file`" + (", not both" if has_code else ""),
+            "a job has `code` or `file`, and here are both"
+            if has_code
+            else "a job has `code` or `file`, and here is neither",
             place=document.place(("file",) if has_file else ()),
         )
     if has_file:

@@ -113,7 +113,8 @@ def _parse_quantity(field: LimitField, value: object, units: dict[str, int]) -> 
     if unit not in units:
         suggestion = _WRONG_UNITS["B" if "B" in units else "s"].get(unit)
         if not unit:
-            suggestion = "MiB" if "B" in units else "s"
+            large = number.isdigit() and len(number) > 4
+            suggestion = ("B" if large else "MiB") if "B" in units else "ms" if large else "s"
         hint = f"write {number}{suggestion}" if suggestion and number else None
         raise JobError(
             f"{field.key} has no known unit: {value!r}",

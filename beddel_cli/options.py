@@ -54,7 +54,9 @@ OPTIONS = (
     _value("tenant", "NAME", "Who the run is for (or BEDDEL_TENANT)."),
     Option("json", ("--json",), FLAG, "", None, "Print one JSON document instead."),
     Option("raw", ("--raw",), FLAG, "", None, "Send the output to a terminal unescaped."),
-    Option("quiet", ("--quiet", "-q"), FLAG, "", None, "Print the result and nothing else."),
+    Option(
+        "quiet", ("--quiet", "-q"), FLAG, "", None, "Print only the result, and what went wrong."
+    ),
     Option("verbose", ("--verbose", "-v"), FLAG, "", None, "Print where each figure is from."),
     Option(
         "color",

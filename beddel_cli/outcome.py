@@ -34,6 +34,7 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
     "trap": (FAILURE, 1, None),
     "not-json": (FAILURE, 1, None),
     "unsettled": (FAILURE, 1, None),
+    "unhandled": (FAILURE, 1, None),
     "wall": (LIMIT, 124, "timeout"),
     "fuel": (LIMIT, 124, "fuel"),
     "output": (LIMIT, 124, "max_output"),
@@ -46,7 +47,10 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
 }
 
 # The guest's status words (guests/javascript/README.md) by number.
-_GUEST_REASONS = ("ok", "thrown", "memory", "stack", "unsettled", "not-json", "syntax")
+_GUEST_REASONS = (
+    *("ok", "thrown", "memory", "stack", "unsettled", "not-json", "syntax"),
+    *("input-not-json", "unhandled"),
+)
 _LEVELS = ("log", "info", "warn", "error", "debug")
 _SOURCE_NAME = "job.js:"
 _PAGE_BYTES = 65536
@@ -255,9 +259,9 @@ def _reason(plan: Plan, answer: Answer, report: Report) -> str:
         raise _LieError("it says the isolate did not fit, which was checked before")
     if report.ending == TRAPPED:
         return _trap_reason(plan, answer, report)
-    if report.status >= len(_GUEST_REASONS):
-        raise _LieError("it says the input was not JSON, which it was")
     reason = _GUEST_REASONS[report.status]
+    if reason == "input-not-json":
+        raise _LieError("it says the input was not JSON, which it was")
     if reason == "ok" and report.output_total_bytes > (plan.limits.output_bytes or 0):
         return "output"
     return reason
@@ -300,7 +304,8 @@ def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None
         return _MESSAGES[reason]
     if failure is None:
         raise AssertionError("bug in beddel-cli: a failure without an error")
-    return ": ".join(part for part in (failure.name, failure.message) if part) or "it threw"
+    said = ": ".join(part for part in (failure.name, failure.message) if part) or "it threw"
+    return f"nobody handled the rejection: {said}" if reason == "unhandled" else said
 
 
 def _limit_message(plan: Plan, key: str) -> str:
@@ -317,15 +322,34 @@ def _failure(job: Job, report: Report) -> JobFailure:
     return JobFailure(
         name=_text(report.error_name),
         message=_text(report.error_message),
-        stack=stack,
+        stack=_located_stack(job, stack),
         place=None if trapped or line is None else _place(job, line, column),
     )
 
 
-def _place(job: Job, line: int, column: int | None) -> Place:
-    """Give the place in its author's file of a position in the code, whose columns are bytes."""
+def _located_stack(job: Job, stack: str) -> str:
+    """Give the stack with places in its author's file instead of positions in the code."""
+    frames = []
+    for frame in stack.split("\n"):
+        before, name, rest = frame.partition(_SOURCE_NAME)
+        line, column = error_position(frame)
+        place = None if line is None else _place(job, line, column)
+        if name and place is not None:
+            frames.append(f"{before}{place}" + (")" if rest.endswith(")") else ""))
+        else:
+            frames.append(frame)
+    return "\n".join(frames)
+
+
+def _place(job: Job, line: int, column: int | None) -> Place | None:
+    """Give the place in its author's file of a position in the code, whose columns are bytes.
+
+    None for a line the code does not have: a job can write its own stack.
+    """
     lines = job.code.split(b"\n")
-    if column is not None and line <= len(lines):
+    if not 1 <= line <= len(lines):
+        return None
+    if column is not None:
         column = len(lines[line - 1][: column - 1].decode("utf-8", "ignore")) + 1
     return job.code_place.locate(line, column)
 

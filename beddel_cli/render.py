@@ -29,12 +29,13 @@ NOT_MEASURED = "not measured"
 
 
 def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
-    """Give the summary of DESIGN's form: one head line, then labelled lines."""
+    """Give the summary: one head line, then labelled lines."""
     outcome = run.outcome
     status = coloured(outcome.status, outcome.status) if colour else outcome.status
     lines = [f"{status}  {visible(run.job.id)}  exit {outcome.exit_code}"]
     rows = [
         *_reason_rows(run),
+        *_console_rows(outcome, everything=verbose),
         ("profile", _profile(run)),
         ("time", _time(run)),
         ("memory", _memory(run)),
@@ -56,6 +57,25 @@ def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def trouble(run: Finished, *, colour: bool) -> str:
+    """Give what is left of the summary under `-q`: nothing on success, else why it was none."""
+    outcome = run.outcome
+    if outcome.status == SUCCESS:
+        return ""
+    status = coloured(outcome.status, outcome.status) if colour else outcome.status
+    lines = [f"{status}  {visible(run.job.id)}  exit {outcome.exit_code}"]
+    lines += [f"  {label:<7}  {text}" for label, text in _reason_rows(run)]
+    return "\n".join(lines) + "\n"
+
+
+def _console_rows(outcome: Outcome, *, everything: bool) -> list[tuple[str, str]]:
+    lines = outcome.console
+    shown = lines if everything else lines[-_LAST_CONSOLE_LINES:]
+    rows = [("console", visible(f"{line.level}: {line.text}", 200)) for line in shown]
+    hidden = len(lines) - len(shown)
+    return [("console", f"… {hidden} earlier, all with -v or --json"), *rows] if hidden else rows
+
+
 def _reason_rows(run: Finished) -> list[tuple[str, str]]:
     outcome = run.outcome
     if outcome.status == SUCCESS:
@@ -73,8 +93,6 @@ def _reason_rows(run: Finished) -> list[tuple[str, str]]:
     failure = outcome.failure
     if failure is not None and failure.place is not None:
         rows.append(("at", visible(str(failure.place))))
-    last = outcome.console[-_LAST_CONSOLE_LINES:]
-    rows += [("console", visible(f"{line.level}: {line.text}", 200)) for line in last]
     hint = _next(run)
     return [*rows, ("next", hint)] if hint else rows
 
@@ -84,7 +102,8 @@ def _reason(run: Finished) -> str:
     text = visible(outcome.message or outcome.reason)
     if outcome.limit is not None:
         place = dict(run.job.limit_places).get(BY_KEY[outcome.limit].field)
-        text += f" ({visible(str(place))})" if place and _from_job(run, outcome.limit) else ""
+        if place and _from_job(run, outcome.limit):
+            text += f" (set at {visible(str(place))})"
         if outcome.ended_by is not None:
             text += f"; ended by the {outcome.ended_by}"
         if outcome.reason == "wall":
@@ -181,8 +200,8 @@ def _key(run: Finished) -> str:
     short = f"{run.key.key_id[:16]}…"
     if run.key.created:
         return f"{short} NEW, made by this run"
-    words = {"home": "from BEDDEL_HOME", "generated": "from BEDDEL_HOME"}
-    return f"{short} {words.get(run.key.origin, 'from the ' + run.key.origin)}"
+    where = "BEDDEL_SIGNING_KEY" if run.key.path is None else visible(run.key.path)
+    return f"{short} from {where}"
 
 
 def _verify_command(run: Finished) -> str:
@@ -312,18 +331,23 @@ def _json_memory(run: Finished) -> dict[str, int | str | None]:
 
 
 def _json_error(run: Finished) -> dict[str, Any] | None:
-    outcome, failure, refusal = run.outcome, run.outcome.failure, run.refusal
+    outcome, refusal = run.outcome, run.refusal
     if outcome.status == SUCCESS:
         return None
-    place = failure.place if failure else refusal.place if refusal else None
     return error_object(
         code=outcome.reason,
         message=outcome.message or outcome.reason,
-        place=place,
+        place=_place(run),
         expected=refusal.needs if refusal else None,
         got=refusal.found if refusal else None,
         hint=refusal.fix if refusal else _next(run),
     )
+
+
+def _place(run: Finished) -> Place | None:
+    if run.outcome.failure is not None:
+        return run.outcome.failure.place
+    return run.refusal.place if run.refusal is not None else None
 
 
 def error_object(
@@ -391,21 +415,31 @@ def log_line(run: Finished, when: str) -> str:
         run_id=run.run_id,
         duration_ms=round(run.wall_ns / 1e6, 3),
         error=outcome.message,
+        place=_place(run),
         outcome=outcome.reason,
+        exit_code=outcome.exit_code,
         receipt=run.receipt_path,
     )
 
 
 def log_line_of_error(error: BeddelError, when: str) -> str:
     """Give the log line of a run that never came about."""
-    place = f"{error.place}: " if error.place else ""
-    return _log(when, "error", error=place + error.message)
+    return _log(
+        when,
+        "error",
+        error=error.message,
+        place=error.place,
+        outcome=error.code,
+        exit_code=error.exit_code,
+    )
 
 
-def _log(when: str, level: str, **fields: object) -> str:
-    names = ("job", "runtime", "run_id", "duration_ms", "error")
-    full = {"time": when, "level": level, **dict.fromkeys(names), **fields}
-    return json.dumps(full) + "\n"
+def _log(when: str, level: str, *, place: Place | None, **fields: object) -> str:
+    names = ("job", "runtime", "run_id", "duration_ms", "error", "file", "line", "column")
+    full = {"time": when, "level": level, **dict.fromkeys((*names, "outcome", "exit_code"))}
+    if place is not None:
+        full |= {"file": place.file, "line": place.line, "column": place.column}
+    return json.dumps({**full, "receipt": None, **fields}) + "\n"
 
 
 def error_text(error: BeddelError) -> str:

@@ -102,12 +102,14 @@ def run_job(asked: Asked, *, started_ns: int) -> Finished:
         BeddelError: no run came about, or its receipt could not be written.
         KeyboardInterrupt, Terminated: ended before the job was sent; nothing ran.
     """
+    _check_outputs(asked)
+    started_cpu_ns = process_time_ns()
     worker = Worker.start()
     try:
         import signal
 
         signal.signal(signal.SIGTERM, _terminate)
-        return _run_in(worker, asked, started_ns)
+        return _run_in(worker, asked, started_ns, started_cpu_ns)
     finally:
         worker.finish()
 
@@ -116,7 +118,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _run_in(worker: Worker, asked: Asked, started_ns: int) -> Finished:
+def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) -> Finished:
     started_at = time_ns()
     job = _load_job(asked)
     from beddel_cli.profile import load_profile
@@ -129,7 +131,7 @@ def _run_in(worker: Worker, asked: Asked, started_ns: int) -> Finished:
     host = describe_host(ready, worker.observe())
     ending = _plan_and_run(worker, asked, job, profile, host, ready)
     worker.finish()
-    return _sign_and_write(asked, ending, key, home, started_ns, started_at)
+    return _sign_and_write(asked, ending, key, home, (started_ns, started_cpu_ns, started_at))
 
 
 def _ignore_signals() -> None:
@@ -153,6 +155,34 @@ class _Ending:
     refusal: RefusedError | None = None
     request: Request | None = None
     snapshot: bytes | None = None
+
+
+def _check_outputs(asked: Asked) -> None:
+    """Refuse to write over what this run reads, or two files to one place.
+
+    Raises:
+        UsageError: an output is an input, the key, standard input's sign, or another output.
+    """
+    inputs = (
+        ("the job", asked.job),
+        ("the input", asked.input),
+        ("the profile", asked.profile if "/" in asked.profile else None),
+        ("the signing key", asked.signing_key),
+    )
+    taken = {os.path.realpath(path): what for what, path in inputs if path not in (None, "-")}
+    for flag, path in (
+        ("--receipt", asked.receipt),
+        ("--bundle", asked.bundle),
+        ("--heap-snapshot", asked.heap_snapshot),
+    ):
+        if path is None:
+            continue
+        if path == "-":
+            raise UsageError(f"{flag} needs the name of a file", got="-")
+        real = os.path.realpath(path)
+        if real in taken:
+            raise UsageError(f"{flag} {path!r} would write over {taken[real]}")
+        taken[real] = f"what {flag} writes"
 
 
 def _load_job(asked: Asked) -> Job:
@@ -276,9 +306,10 @@ def _sign_and_write(
     ending: _Ending,
     key: SigningKey,
     home: str,
-    started_ns: int,
-    started_at: int,
+    started: tuple[int, int, int],
 ) -> Finished:
+    """Sign what is known and write it out; `started`: monotonic, CPU and calendar time in ns."""
+    started_ns, started_cpu_ns, started_at = started
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
     from beddel_cli.home import write_whole
     from beddel_cli.job import input_bytes
@@ -287,7 +318,7 @@ def _sign_and_write(
     run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
     snapshot = ending.snapshot
     request = ending.request
-    wall_ns, cpu_ns = monotonic_ns() - started_ns, process_time_ns()
+    wall_ns, cpu_ns = monotonic_ns() - started_ns, process_time_ns() - started_cpu_ns
     statement = make_statement(
         Run(
             run_id=run_id,
@@ -382,6 +413,9 @@ def _warnings(ending: _Ending) -> tuple[str, ...]:
         warnings.append(f"profile {ending.profile.name!r} is a file of yours, not a built-in one")
     if CODE_SOURCES[ending.ready.code_source] == "compiled":
         warnings.append("the guest was compiled anew for this engine; the next run is faster")
+    dropped = ending.outcome.console_dropped_bytes
+    if dropped:
+        warnings.append(f"the console was full: {dropped} bytes of it were dropped")
     return tuple(warnings)
 
 

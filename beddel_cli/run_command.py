@@ -86,7 +86,7 @@ def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
         bundle=_text(values, "bundle"),
         heap_snapshot=_text(values, "heap_snapshot"),
         signing_key=_text(values, "signing_key"),
-        prompt=_prompt(),
+        prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
         tenant=_tenant(_text(values, "tenant"), os.environ),
     )
@@ -113,8 +113,8 @@ def _limits(values: Values) -> Limits:
 
 
 def _tenant(asked: str | None, environ: Mapping[str, str]) -> str:
-    name = asked or environ.get("BEDDEL_TENANT") or "default"
-    if len(name) > 63 or not set(name) <= _TENANT_CHARACTERS or name.startswith("-"):
+    name = asked if asked is not None else environ.get("BEDDEL_TENANT") or "default"
+    if not name or len(name) > 63 or not set(name) <= _TENANT_CHARACTERS or name.startswith("-"):
         raise UsageError(
             f"not a valid tenant: {name!r}",
             expected="1 to 63 of a-z, 0-9 and -, not starting with -",
@@ -122,7 +122,7 @@ def _tenant(asked: str | None, environ: Mapping[str, str]) -> str:
     return name
 
 
-def _prompt() -> Callable[[str], str] | None:
+def passphrase_prompt() -> Callable[[str], str] | None:
     """Give a way to ask for a passphrase, or None where nobody would see the question."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return None
@@ -140,21 +140,22 @@ def _print_run(finished: Finished, values: Values) -> int:
 
     if values["log_format"] == "json":
         note = render.log_line(finished, _now())
-    elif values["quiet"]:
-        note = ""
     else:
         from beddel_cli.terminal import wants_colour
 
         when = _text(values, "color") or "auto"
         colour = bool(sys.stderr) and wants_colour(sys.stderr, when, os.environ)
-        note = render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
+        if values["quiet"]:
+            note = render.trouble(finished, colour=colour)
+        else:
+            note = render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
     if values["json"]:
         result = render.json_document(finished)
     else:
         result = _output(finished, raw=bool(values["raw"]))
     _write(2, note.encode("utf-8", "backslashreplace"))
     if not _write(1, result):
-        _write(2, b"beddel-cli: standard output is closed; the receipt is written\n")
+        _write(2, b"beddel-cli: standard output is closed or full; the receipt is written\n")
         return EXIT_FAULT
     return finished.outcome.exit_code
 

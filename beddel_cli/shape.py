@@ -59,7 +59,7 @@ def mapping(
             raise JobError(
                 f"missing key {key!r}" + (f" in {dotted(path)}" if path else ""),
                 place=document.place(path),
-                hint=f"add `{key}: …`",
+                hint="add `beddel: 1`" if key == "beddel" else f"add `{key}: …`",
             )
     return value
 

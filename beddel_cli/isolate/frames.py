@@ -18,6 +18,9 @@ _READY = struct.Struct("<7HBIIQ")
 _REQUEST = struct.Struct("<QQQQQIIIIII")
 _REPORT = struct.Struct("<BBBBQQQQQIIIIIIIIII32s")
 
+# The guest's largest status word (guests/javascript/README.md).
+LAST_GUEST_STATUS = 8
+
 # Endings of a worker's report.
 SETTLED, TRAPPED, NOT_STARTED = 0, 1, 2
 NO_TRAP_CODE = 255
@@ -291,5 +294,7 @@ def _check_report(report: Report, request: Request) -> None:
             raise FrameError("report whose output is not as long as it says")
     elif report.output:
         raise FrameError("report that carries an output above its limit")
-    if report.status > 7 or (report.ending == SETTLED and report.trap_code != NO_TRAP_CODE):
+    if report.status > LAST_GUEST_STATUS or (
+        report.ending == SETTLED and report.trap_code != NO_TRAP_CODE
+    ):
         raise FrameError("report frame with a value out of range")

@@ -48,6 +48,7 @@ enum status {
     STATUS_OUTPUT_NOT_JSON = 5,
     STATUS_SYNTAX_ERROR = 6,
     STATUS_INPUT_NOT_JSON = 7,
+    STATUS_UNHANDLED = 8,
     STATUS_UNFINISHED = 255, /* what a host finds after a trap */
 };
 
@@ -685,6 +686,43 @@ static JSValue evaluate_module(JSValueConst function)
 
 /* What must wait for the host's settings; at the first beddel_module or beddel_run. False, with an
  * exception pending, when there is no memory for it. */
+/* Rejected promises that nobody has asked about, oldest first. One leaves when somebody does, which
+ * is mostly at once, so the search starts at the end. */
+static struct {
+    JSValue *promises;
+    uint32_t count, size;
+    bool incomplete; /* no memory to note one */
+} unhandled;
+
+static void note_rejection(JSContext *ctx, JSValueConst promise, JSValueConst reason, bool handled,
+                           void *opaque)
+{
+    if (!handled) {
+        if (unhandled.count == unhandled.size) {
+            uint32_t size = unhandled.size ? unhandled.size * 2 : 8;
+            JSValue *promises = realloc(unhandled.promises, size * sizeof(*promises));
+            if (!promises) {
+                unhandled.incomplete = true;
+                return;
+            }
+            unhandled.promises = promises;
+            unhandled.size = size;
+        }
+        unhandled.promises[unhandled.count++] = JS_DupValue(ctx, promise);
+        return;
+    }
+    for (uint32_t i = unhandled.count; i-- > 0;) {
+        if (JS_VALUE_GET_OBJ(unhandled.promises[i]) != JS_VALUE_GET_OBJ(promise))
+            continue;
+        JSValue gone = unhandled.promises[i];
+        unhandled.count--;
+        memmove(&unhandled.promises[i], &unhandled.promises[i + 1],
+                (unhandled.count - i) * sizeof(gone));
+        JS_FreeValue(ctx, gone);
+        return;
+    }
+}
+
 static bool start(void)
 {
     static bool started;
@@ -701,6 +739,7 @@ static bool start(void)
     context->random_state = mixed ? mixed : 1;
     if (state.flags & FLAG_FUNCTION_CONSTRUCTORS)
         context->eval_internal = compile_for_constructor;
+    JS_SetHostPromiseRejectionTracker(runtime, note_rejection, NULL);
     JS_AddPerformance(context); /* here, not in beddel_init: it reads the clock */
     return !JS_HasException(context);
 }
@@ -781,26 +820,54 @@ static uint32_t report_value(JSValueConst value)
 }
 
 /* Run every job in the queue, then report how the job's own promise stands. */
-static uint32_t settle(JSValueConst promise)
+static bool job_threw;
+
+/* Run every queued job, and set `job_threw`. Gives what the first one that threw has thrown, or JS_UNINITIALIZED. */
+static JSValue run_jobs(void)
 {
     JSContext *ran_in;
-    bool job_lost = false; /* the engine had no memory to run a reaction */
+    JSValue first = JS_UNINITIALIZED;
+    bool found = false;
     int more;
     while ((more = JS_ExecutePendingJob(runtime, &ran_in)) != 0) {
         if (more > 0)
             continue;
         JSValue thrown = JS_GetException(context);
-        job_lost |= is_out_of_memory(thrown);
-        JS_FreeValue(context, thrown);
+        if (found) {
+            JS_FreeValue(context, thrown);
+        } else {
+            first = thrown;
+            found = true;
+        }
     }
+    job_threw = found;
+    return first;
+}
+
+static uint32_t settle(JSValueConst promise)
+{
+    JSValue thrown = run_jobs();
     switch (JS_PromiseState(context, promise)) {
     case JS_PROMISE_FULFILLED:
+        if (job_threw) {
+            JS_Throw(context, thrown);
+            return fail(STATUS_UNHANDLED);
+        }
+        if (unhandled.count) {
+            JS_Throw(context, JS_PromiseResult(context, unhandled.promises[0]));
+            return fail(STATUS_UNHANDLED);
+        }
+        if (unhandled.incomplete) {
+            set_out_of_memory();
+            return STATUS_OUT_OF_MEMORY;
+        }
         return report_value(JS_PromiseResult(context, promise));
     case JS_PROMISE_REJECTED:
         JS_Throw(context, JS_PromiseResult(context, promise));
         return fail(STATUS_ERROR);
     default:
-        if (job_lost) {
+        /* the engine may have had no memory to run a reaction */
+        if (job_threw && is_out_of_memory(thrown)) {
             set_out_of_memory();
             return STATUS_OUT_OF_MEMORY;
         }
