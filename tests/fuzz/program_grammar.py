@@ -206,7 +206,7 @@ class _Writer:
                 name = f"{'l' if role == 'label' else 'v'}{self.count}"
                 made[word] = _Name(name, kind, template.startswith("let"))
             return [made[word].text]
-        if role == "set":
+        if role == "set" and kind:
             return [self.variable(kind, assigned=kind not in ("any", "function"))]
         if word in _RANDOM:
             return [_RANDOM[word](self.random)]
@@ -303,9 +303,8 @@ class _Writer:
         ):
             word = f"{word}.leaf"
         kind = _GRAMMAR[word]
-        templates = (self.random.choice(kind.productions) for _ in itertools.count())
         reach = len(self.names)
-        for template in templates:
+        for template in self.random.choices(kind.productions, k=30):
             # Another name for a kind is no step down.
             alias = _PLACEHOLDER.fullmatch(template) is not None
             try:
@@ -314,7 +313,7 @@ class _Writer:
                 del self.names[reach:]
                 continue
             return ["(", *parts, ")"] if kind.wrapped and not alias else parts
-        raise AssertionError("the templates have no end")
+        raise AssertionError(f"the grammar has nothing that always fits for {word!r}")
 
 
 def make_program(seed: int, used: set[str] | None = None) -> Program:
@@ -328,7 +327,7 @@ def make_program(seed: int, used: set[str] | None = None) -> Program:
     statements: list[Statement] = []
     for _ in range(writer.random.randint(4, 10)):
         statements += _section(writer)
-    if writer.chance(0.02):
+    if writer.chance(0.01):
         broken = writer.random.choice(_GRAMMAR["broken"].productions)
         statements.insert(writer.random.randrange(len(statements)), Statement((broken,)))
     ending = "return out"

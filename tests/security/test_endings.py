@@ -45,6 +45,7 @@ CASES = {
     "syntax": Case("return (", (), 1, "failure"),
     "stack": Case("const f = () => f() + 1\nreturn f()", (), 1, "failure"),
     "not-json": Case("return () => 1", (), 1, "failure"),
+    "unhandled": Case("Promise.reject(new Error('lost')); return 1", (), 1, "failure"),
     "unsettled": Case("await new Promise(() => {})", (), 1, "failure"),
     "wall": Case(LOOP, FAST, 124, "limit", "timeout", "engine"),
     "fuel": Case(LOOP, ("--fuel", "100000"), 124, "limit", "fuel", "engine"),
@@ -328,7 +329,7 @@ def test_a_shell_between_changes_nothing(home: Home) -> None:
 def test_closed_standard_output(home: Home) -> None:
     result = _through_shell(home, ">&-")
     assert result.returncode == 125
-    assert "standard output is closed; the receipt is written" in result.message
+    assert "standard output is closed or full; the receipt is written" in result.message
     assert home.predicate()["outcome"]["reason"] == "ok"
     assert not has_traceback(result)
 

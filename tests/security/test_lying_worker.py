@@ -345,7 +345,7 @@ FAULTS: dict[str, Lie] = {
     "padding": _packed(padding=1),
     "ending 3": _packed(ending=3),
     "ending 255": _packed(ending=255),
-    "status 8": _packed(status=8),
+    "status 9": _packed(status=9),
     "status 255": _packed(status=255),
     "trap that settled": _packed(trap_code=0),
     "output longer than the frame": _frame(REPORT, _sized(0, 3)),

@@ -219,6 +219,21 @@ THROWN = {
     ),
     "thrown in toJSON": Hostile("return { toJSON() { throw new Error('in') } }", "thrown", "in"),
     "thrown in a getter": Hostile("return { get x() { throw new Error('in') } }", "thrown", "in"),
+    "unhandled rejection": Hostile(
+        "Promise.reject(new Error('x'))\nreturn 1",
+        "unhandled",
+        "nobody handled the rejection: Error: x",
+    ),
+    "forgotten await": Hostile(
+        "const f = async () => { await 1; throw new TypeError('y') }\nf()\nreturn 1",
+        "unhandled",
+        "TypeError: y",
+    ),
+    "microtask that throws": Hostile(
+        "queueMicrotask(() => { throw new RangeError('z') })\nreturn 1",
+        "unhandled",
+        "RangeError: z",
+    ),
     "aggregate": Hostile("await Promise.any([Promise.reject(1)])", "thrown", "AggregateError"),
     "control characters": Hostile("throw new Error('\\x1b[2J\\x07\\x00\\u202e')", "thrown"),
     "lone surrogate message": Hostile("throw new Error('\\ud800')", "thrown"),
@@ -331,7 +346,14 @@ HARMLESS = {
     "odd keys": Hostile(
         "return { __proto__: null, ['__proto__']: 1, constructor: 2, '': 3, '\\n': 4 }", "ok"
     ),
-    "unhandled rejection": Hostile("Promise.reject(new Error('x'))\nreturn 1", "ok"),
+    "rejection that is handled late": Hostile(
+        "const p = Promise.reject(new Error('x'))\nawait 1\ntry { await p } catch {}\nreturn 1",
+        "ok",
+    ),
+    "many rejections that are handled": Hostile(
+        "for (let i = 0; i < 20000; i++) await (async () => { throw i })().catch(() => 0)\nreturn 1",
+        "ok",
+    ),
     "memory error that is caught": Hostile(
         "try { new Uint8Array(1e8) } catch (e) { return e.name }", "ok"
     ),

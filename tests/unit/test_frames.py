@@ -58,7 +58,7 @@ def test_a_frame_of_another_length_is_refused(change: int) -> None:
         ({"output_total_bytes": 3}, "not as long as it says"),
         ({"output_total_bytes": 5000}, "carries an output above its limit"),
         ({"ending": 3}, "out of range"),
-        ({"status": 8}, "out of range"),
+        ({"status": 9}, "out of range"),
         ({"trap_code": 0}, "out of range"),
     ],
 )

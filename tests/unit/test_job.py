@@ -73,7 +73,7 @@ BAD: list[tuple[str, str, str | None]] = [
     ("just text", "job.yaml:1:1: the document is text", None),
     ("---\n", "job.yaml:2:1: the document is nothing", None),
     ("true", "job.yaml:1:1: the document is true or false", None),
-    ("id: one\n", "job.yaml:1:1: missing key 'beddel'", "add `beddel: …`"),
+    ("id: one\n", "job.yaml:1:1: missing key 'beddel'", "add `beddel: 1`"),
     ("beddel: 1\nruntime: x\n", "job.yaml:1:1: missing key 'id'", "add `id: …`"),
     ("beddel: 1\nid: one\ncode: x\n", "job.yaml:1:1: missing key 'runtime'", "add `runtime: …`"),
     (GOOD.replace("1", "2", 1), "job.yaml:1:9: format 2 is not known", None),
@@ -114,11 +114,11 @@ BAD: list[tuple[str, str, str | None]] = [
         )
         for key in ("modules", "env", "mounts", "workspace", "max_concurrent", "command")
     ),
-    (HEAD, "job.yaml:1:1: a javascript job has either `code` or `file`", None),
-    (HEAD + "code:\n", "job.yaml:1:1: a javascript job has either `code` or `file`", None),
+    (HEAD, "job.yaml:1:1: a job has `code` or `file`, and here is neither", None),
+    (HEAD + "code:\n", "job.yaml:1:1: a job has `code` or `file`, and here is neither", None),
     (
         GOOD + "file: x.js\n",
-        "job.yaml:5:7: a javascript job has either `code` or `file`, not both",
+        "job.yaml:5:7: a job has `code` or `file`, and here are both",
         None,
     ),
     (HEAD + "code: 12\n", "job.yaml:4:7: code is a whole number", None),
@@ -201,7 +201,7 @@ def test_a_code_file_beside_the_job_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "job.yaml", HEAD + "file: lib/x.js\n")
     job = load_job(str(path))
     assert (job.code, job.code_file) == (b"return 1", "lib/x.js")
-    assert str(job.code_place.locate(3, 4)) == "lib/x.js:3:4"
+    assert str(job.code_place.locate(3, 4)) == f"{tmp_path}/lib/x.js:3:4"
 
 
 def outside(folder: Path) -> dict[str, str]:
@@ -264,7 +264,7 @@ def test_a_code_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(kind) as caught:
             load_job(str(path))
         assert str(caught.value).startswith(message[:60]), name
-        wanted = "bad.js:2" if name == "bad.js" else f"{path}:4:7"
+        wanted = f"{tmp_path}/bad.js:2" if name == "bad.js" else f"{path}:4:7"
         assert str(caught.value.place) == wanted
 
 

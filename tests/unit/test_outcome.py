@@ -74,6 +74,12 @@ ENDINGS: list[tuple[str, Answer, str, str | None]] = [
         "the job waits for a promise that nothing will ever settle",
     ),
     (
+        "a rejection nobody handled",
+        answer(report(status=8, error_name=b"E", error_message=b"lost")),
+        "unhandled",
+        "nobody handled the rejection: E: lost",
+    ),
+    (
         "a result that is no JSON",
         answer(report(status=5, error_message=b"circular")),
         "not-json",
@@ -269,7 +275,8 @@ def test_console_bytes_that_are_no_text_are_marked() -> None:
 
 def test_an_error_is_placed_in_the_file_its_author_wrote() -> None:
     thrown = report(status=1, error_name=b"E", error_stack=b"    at f (job.js:2:3)\n")
-    failure = judged(answer(thrown)).failure
+    two_lines = changed(JOB, code=b"first()\n  second()")
+    failure = judge(two_lines, plan(), READY, answer(thrown)).failure
     assert failure is not None
     # The code starts at one.yaml:4:7.
     assert str(failure.place) == "one.yaml:5:9"
@@ -279,9 +286,10 @@ def test_an_error_is_placed_in_the_file_its_author_wrote() -> None:
     placed = judge(wide, plan(), READY, answer(position)).failure
     assert placed is not None
     assert str(placed.place) == "one.yaml:4:21"
-    nowhere = judged(answer(changed(thrown, error_stack=b"native"))).failure
-    assert nowhere is not None
-    assert nowhere.place is None
+    for stack in (b"native", b"    at f (job.js:9999:1)\n"):
+        nowhere = judged(answer(changed(thrown, error_stack=stack))).failure
+        assert nowhere is not None
+        assert nowhere.place is None
 
 
 @pytest.mark.parametrize(
@@ -309,7 +317,7 @@ def test_the_position_is_of_the_topmost_frame_in_the_job(
 # DESIGN's closed table of exit codes.
 EXIT_CODES = {
     0: {"ok"},
-    1: {"thrown", "syntax", "stack", "trap", "not-json", "unsettled"},
+    1: {"thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled"},
     124: {"wall", "fuel", "output"},
     125: {"worker-fault"},
     126: {"limits", "protection"},

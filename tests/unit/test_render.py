@@ -109,7 +109,7 @@ def test_a_good_run_is_summed_up_with_its_figures() -> None:
 def test_a_time_limit_says_where_it_is_set_who_ended_it_and_how_far_it_can_go() -> None:
     said = dict(rows(TIMEOUT))
     assert said["reason"] == (
-        "timeout limit of 2s (one.yaml:9:12); ended by the engine after 2.003 s"
+        "timeout limit of 2s (set at one.yaml:9:12); ended by the engine after 2.003 s"
     )
     assert said["next"] == "allow more in the job, up to 5s; beyond that another profile"
 
@@ -148,7 +148,8 @@ def test_a_failure_says_where_and_shows_the_last_lines_of_the_console() -> None:
     assert ("reason", "TypeError: no") in said
     assert ("at", "one.yaml:4:9") in said
     console = [text for label, text in said if label == "console"]
-    assert console == [f"warn: line {n}" for n in range(2, 7)]
+    kept = [f"warn: line {n}" for n in range(2, 7)]
+    assert console == ["… 2 earlier, all with -v or --json", *kept]
 
 
 def test_verbose_says_where_each_figure_and_limit_is_from() -> None:
@@ -165,8 +166,14 @@ def test_verbose_says_where_each_figure_and_limit_is_from() -> None:
 def test_a_key_made_by_this_run_is_pointed_out() -> None:
     made = changed(SUCCESS, key=changed(SUCCESS.key, origin="generated", created=True))
     assert dict(rows(made))["key"].endswith("NEW, made by this run")
-    given = changed(SUCCESS, key=changed(SUCCESS.key, origin="environment"), public_key_path=None)
-    assert dict(rows(given))["key"].endswith("from the environment")
+    given = changed(
+        SUCCESS,
+        key=changed(SUCCESS.key, origin="environment", path=None),
+        public_key_path=None,
+    )
+    assert dict(rows(given))["key"].endswith("from BEDDEL_SIGNING_KEY")
+    at_home = changed(SUCCESS, key=changed(SUCCESS.key, origin="home"))
+    assert dict(rows(at_home))["key"].endswith("from /home/a/keys/signing.pem")
     assert dict(rows(given))["verify"].endswith("--key PUB.pem")
 
 
@@ -331,5 +338,11 @@ def test_the_log_line_of_an_error_has_the_same_fields() -> None:
         "runtime": None,
         "run_id": None,
         "duration_ms": None,
-        "error": "a.yaml:3:4: bad",
+        "error": "bad",
+        "file": "a.yaml",
+        "line": 3,
+        "column": 4,
+        "outcome": "invalid-input",
+        "exit_code": 125,
+        "receipt": None,
     }
