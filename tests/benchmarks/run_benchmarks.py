@@ -27,7 +27,8 @@ PLENTY_OF_FUEL = 10**14
 LOOP = b"let s = 0; for (let i = 0; i < 2000000; i++) s = (s + i * i) % 1000003; return s"
 TRANSFORM = b"""
 const byCity = {}
-for (const p of input) (byCity[p.city] ??= []).push({name: p.name, tags: p.tags.map(t => t.toUpperCase())})
+for (const { name, city, tags } of input)
+  (byCity[city] ??= []).push({ name, tags: tags.map(tag => tag.toUpperCase()) })
 return Object.entries(byCity).map(([city, people]) => ({city, people, count: people.length}))
 """
 ISOLATED_VM = """
