@@ -55,6 +55,8 @@ def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
         # None where the caller closed it; what we print then has nowhere to go.
         if getattr(sys, name) is None:
             setattr(sys, name, io.StringIO())
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     runs = list(arguments[:1]) in (["run"], ["exec"])
     try:
         code = _dispatch(arguments, runs)
@@ -317,6 +319,8 @@ def _print_verified(
         out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
         output = predicate["output"]
         out(f"  output   {'none' if output is None else 'sha256:' + output['digest']['sha256']}\n")
+        for unknown in verified.unknown_key_ids:
+            out(f"  ignored  a signature that names key {visible(unknown)}, which was not given\n")
         for text in findings.matches:
             out(f"  match    {visible(text)}\n")
     for item in findings.mismatches:

@@ -89,7 +89,7 @@ def _store_limits(ready: Ready) -> Finding:
             "store-limits",
             True,
             "wasmtime store limiter",
-            "the engine refused an isolate above a limit before the job was sent",
+            "the worker's own probe before the job: an isolate above its limit was refused",
         )
     return _missing(
         "store-limits",
@@ -99,12 +99,16 @@ def _store_limits(ready: Ready) -> Finding:
 
 
 def _seccomp(ready: Ready, observed: Observed) -> Finding:
-    if ready.seccomp == 0 and observed.seccomp_mode == _SECCOMP_MODE_FILTER:
+    if (
+        ready.seccomp == 0
+        and observed.seccomp_mode == _SECCOMP_MODE_FILTER
+        and observed.seccomp_filters == 1
+    ):
         return Finding(
             "seccomp",
             True,
             "seccomp filter, allow-list, kill on anything else",
-            "/proc/PID/status of the worker: Seccomp 2",
+            "/proc/PID/status of the worker: Seccomp 2, one filter more than the supervisor",
         )
     if ready.seccomp:
         found = f"prctl(PR_SET_SECCOMP) failed with {_words(ready.seccomp)}"
@@ -127,7 +131,7 @@ def _landlock(ready: Ready) -> Finding:
             "landlock",
             True,
             f"Landlock ABI {ready.landlock_abi}, every right handled, none granted",
-            "opening / in the worker failed with EACCES",
+            "the worker's own probe before the job: opening / failed with EACCES",
         )
     if ready.landlock == errno.ENOSYS:
         return _missing(
@@ -177,7 +181,7 @@ def _capabilities(ready: Ready, observed: Observed) -> Finding:
         return Finding(
             "capabilities",
             True,
-            "capset: every set empty",
+            "capset: effective, permitted and inheritable sets empty",
             "/proc/PID/status of the worker: CapEff 0",
         )
     found = (

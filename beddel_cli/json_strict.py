@@ -37,7 +37,11 @@ def parse_json(data: bytes, file: str) -> Any:
         raise JobError("not valid UTF-8", place=Place(file, line, column)) from None
     try:
         value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_integer,
         )
     except json.JSONDecodeError as error:
         place = Place(file, error.lineno, error.colno)
@@ -69,6 +73,11 @@ def _constant(name: str) -> Any:
     raise _Rejected(f"JSON has no such number: {name}")
 
 
+def _integer(text: str) -> int | float:
+    # JavaScript tells -0 from 0; Python's integers do not.
+    return -0.0 if text == "-0" else int(text)
+
+
 def _float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
@@ -81,17 +90,24 @@ def find_inexact(value: Any) -> tuple[tuple[str | int, ...], str] | None:
 
     Gives its path and why, or None when every value travels exactly.
     """
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
-    while waiting:
-        path, item = waiting.pop()
-        if len(path) > MAX_DEPTH:
-            return path, f"nested deeper than {MAX_DEPTH}"
-        if isinstance(item, dict):
-            waiting.extend(((*path, key), child) for key, child in item.items())
-        elif isinstance(item, list):
-            waiting.extend(((*path, index), child) for index, child in enumerate(item))
-        elif type(item) is int and abs(item) > MAX_SAFE_INTEGER:
-            return path, "a whole number that JavaScript cannot hold exactly"
+    # One iterator for each level: a path for every waiting value would weigh a thousand times the
+    # value itself.
+    path: list[str | int] = []
+    levels: list[Any] = [iter((("", value),))]
+    while levels:
+        for key, item in levels[-1]:
+            if len(levels) > MAX_DEPTH + 1:
+                return (*path, key)[1:], f"nested deeper than {MAX_DEPTH}"
+            if isinstance(item, (dict, list)):
+                path.append(key)
+                levels.append(iter(item.items() if isinstance(item, dict) else enumerate(item)))
+                break
+            if type(item) is int and abs(item) > MAX_SAFE_INTEGER:
+                return (*path, key)[1:], "a whole number that JavaScript cannot hold exactly"
+        else:
+            levels.pop()
+            if path:
+                path.pop()
     return None
 
 

@@ -74,8 +74,14 @@ def read_secrets(environ: MutableMapping[str, str]) -> Secrets:
         return Secrets()
     try:
         with os.fdopen(int(number), "rb") as pipe:
-            pem, passphrase = json.loads(pipe.read(_PIPE_BYTES))
-    except (OSError, ValueError) as error:
+            found = json.loads(pipe.read(_PIPE_BYTES))
+        if not isinstance(found, list) or [type(item) in (str, type(None)) for item in found] != [
+            True,
+            True,
+        ]:
+            raise ValueError("not a pair of texts")
+        pem, passphrase = found
+    except (OSError, ValueError, OverflowError) as error:
         raise SigningKeyError(
             f"{_DESCRIPTOR_VARIABLE} is for beddel-cli itself and holds nothing usable",
             hint=f"unset {_DESCRIPTOR_VARIABLE}",

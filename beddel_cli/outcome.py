@@ -287,8 +287,21 @@ def _check_output(output: bytes) -> str | None:
     except UnportableError as error:
         return error.message
     except JobError as error:
+        # JSON.rawJSON passes a lone surrogate on as it is; JSON.stringify escapes it.
+        if _is_json_with_lone_surrogates(output):
+            return "it holds half of a surrogate pair"
         raise _LieError(f"its output is {error.message}") from None
     return f"nested deeper than {MAX_DEPTH}" if deeper_than(value, MAX_DEPTH) else None
+
+
+def _is_json_with_lone_surrogates(output: bytes) -> bool:
+    try:
+        text = output.decode("utf-8", "surrogatepass")
+        escaped = text.encode("utf-8", "backslashreplace")
+        parse_json(escaped, "output")
+    except (UnicodeDecodeError, JobError):
+        return False
+    return escaped != output
 
 
 def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None) -> str:
@@ -323,17 +336,18 @@ def _failure(job: Job, report: Report) -> JobFailure:
         name=_text(report.error_name),
         message=_text(report.error_message),
         stack=_located_stack(job, stack),
-        place=None if trapped or line is None else _place(job, line, column),
+        place=None if trapped or line is None else _place(job, job.code.split(b"\n"), line, column),
     )
 
 
 def _located_stack(job: Job, stack: str) -> str:
     """Give the stack with places in its author's file instead of positions in the code."""
     frames = []
+    lines = job.code.split(b"\n")  # once: a job can write a stack of thousands of frames
     for frame in stack.split("\n"):
         before, name, rest = frame.partition(_SOURCE_NAME)
         line, column = error_position(frame)
-        place = None if line is None else _place(job, line, column)
+        place = None if line is None else _place(job, lines, line, column)
         if name and place is not None:
             frames.append(f"{before}{place}" + (")" if rest.endswith(")") else ""))
         else:
@@ -341,12 +355,11 @@ def _located_stack(job: Job, stack: str) -> str:
     return "\n".join(frames)
 
 
-def _place(job: Job, line: int, column: int | None) -> Place | None:
+def _place(job: Job, lines: list[bytes], line: int, column: int | None) -> Place | None:
     """Give the place in its author's file of a position in the code, whose columns are bytes.
 
     None for a line the code does not have: a job can write its own stack.
     """
-    lines = job.code.split(b"\n")
     if not 1 <= line <= len(lines):
         return None
     if column is not None:

@@ -73,6 +73,11 @@ def folder() -> str:
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "profiles")
 
 
+def is_path(name: str) -> bool:
+    """Tell whether `--profile` names a file rather than a built-in profile."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def load_profile(name: str) -> Profile:
     """Read a built-in profile by name, or a profile file by path.
 
@@ -82,7 +87,7 @@ def load_profile(name: str) -> Profile:
     """
     from beddel_cli.files import read_file
 
-    by_path = "/" in name or name.endswith((".yaml", ".yml"))
+    by_path = is_path(name)
     path = name if by_path else os.path.join(folder(), f"{name}.yaml")
     if not by_path and name not in BUILT_IN:
         raise NotFoundError(

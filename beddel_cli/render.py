@@ -400,7 +400,9 @@ def json_of_error(error: BeddelError) -> bytes:
 
 def _dump(document: dict[str, Any]) -> bytes:
     # Escaped to ASCII: valid UTF-8 whatever the guest wrote, and nothing acts on a terminal.
-    return json.dumps(document, indent=2).encode("ascii") + b"\n"
+    # Not indented: a deep result would grow a thousandfold.
+    # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
+    return json.dumps(document).replace("##[", "##\\u005b").encode("ascii") + b"\n"
 
 
 def log_line(run: Finished, when: str) -> str:
@@ -439,7 +441,7 @@ def _log(when: str, level: str, *, place: Place | None, **fields: object) -> str
     full = {"time": when, "level": level, **dict.fromkeys((*names, "outcome", "exit_code"))}
     if place is not None:
         full |= {"file": place.file, "line": place.line, "column": place.column}
-    return json.dumps({**full, "receipt": None, **fields}) + "\n"
+    return json.dumps({**full, "receipt": None, **fields}).replace("##[", "##\\u005b") + "\n"
 
 
 def error_text(error: BeddelError) -> str:

@@ -102,25 +102,41 @@ def run_job(asked: Asked, *, started_ns: int) -> Finished:
         BeddelError: no run came about, or its receipt could not be written.
         KeyboardInterrupt, Terminated: ended before the job was sent; nothing ran.
     """
-    _check_outputs(asked)
     started_cpu_ns = process_time_ns()
     worker = Worker.start()
     try:
         import signal
 
-        signal.signal(signal.SIGTERM, _terminate)
+        from beddel_cli.isolate.confine import not_dumpable
+
+        not_dumpable()  # the key is about to be in this memory
+
+        # Where a signal is ignored already (nohup, `&` of a shell), it stays so.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _stop)
         return _run_in(worker, asked, started_ns, started_cpu_ns)
     finally:
         worker.finish()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+_stopped: list[int] = []
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Stop once: a second signal must not cost the receipt of what the first one ended."""
+    import signal
+
+    if _stopped:
+        return
+    _stopped.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) -> Finished:
     started_at = time_ns()
     job = _load_job(asked)
+    _check_outputs(asked, job)
     from beddel_cli.profile import load_profile
 
     profile = load_profile(asked.profile)
@@ -138,6 +154,7 @@ def _ignore_signals() -> None:
     """From here on the ending is known, and a signal must not cost its receipt."""
     import signal
 
+    _stopped.append(0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -157,19 +174,24 @@ class _Ending:
     snapshot: bytes | None = None
 
 
-def _check_outputs(asked: Asked) -> None:
+def _check_outputs(asked: Asked, job: Job) -> None:
     """Refuse to write over what this run reads, or two files to one place.
 
     Raises:
-        UsageError: an output is an input, the key, standard input's sign, or another output.
+        UsageError: an output is an input, a key, standard input's sign, or another output.
     """
+    from beddel_cli.home import locate
+    from beddel_cli.profile import is_path
+
     inputs = (
         ("the job", asked.job),
         ("the input", asked.input),
-        ("the profile", asked.profile if "/" in asked.profile else None),
+        ("the profile", asked.profile if is_path(asked.profile) else None),
         ("the signing key", asked.signing_key),
+        ("the job's code", job.code_place.file if job.code_file else None),
     )
-    taken = {os.path.realpath(path): what for what, path in inputs if path not in (None, "-")}
+    keys_folder = os.path.realpath(os.path.join(locate(os.environ).home, "keys"))
+    taken = {os.path.realpath(path): what for what, path in inputs if path and path != "-"}
     for flag, path in (
         ("--receipt", asked.receipt),
         ("--bundle", asked.bundle),
@@ -180,6 +202,8 @@ def _check_outputs(asked: Asked) -> None:
         if path == "-":
             raise UsageError(f"{flag} needs the name of a file", got="-")
         real = os.path.realpath(path)
+        if os.path.dirname(real) == keys_folder:
+            raise UsageError(f"{flag} {path!r} would write among the keys")
         if real in taken:
             raise UsageError(f"{flag} {path!r} would write over {taken[real]}")
         taken[real] = f"what {flag} writes"

@@ -9,7 +9,7 @@ import os
 import sys
 from time import gmtime, strftime
 
-from beddel_cli.errors import BeddelError, UsageError
+from beddel_cli.errors import BeddelError, SigningKeyError, UsageError
 from beddel_cli.limits import FIELDS, Limits, parse_limit
 
 TYPE_CHECKING = False
@@ -130,13 +130,22 @@ def passphrase_prompt() -> Callable[[str], str] | None:
     def ask(question: str) -> str:
         from getpass import getpass
 
-        return getpass(question)
+        try:
+            return getpass(question)
+        except EOFError:
+            raise SigningKeyError("no passphrase was given") from None
 
     return ask
 
 
 def _print_run(finished: Finished, values: Values) -> int:
+    import signal
+
     from beddel_cli import render
+
+    # The receipt is on disk. Whoever does not read what we print must not make us unstoppable.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
     if values["log_format"] == "json":
         note = render.log_line(finished, _now())
@@ -189,7 +198,14 @@ def _write(descriptor: int, data: bytes) -> bool:
     rest = memoryview(data)
     try:
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                import select
+
+                poller = select.poll()
+                poller.register(descriptor, select.POLLOUT)
+                poller.poll()
     except OSError:
         return False
     return True

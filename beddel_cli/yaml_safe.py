@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
 MAX_ALIASES = 64
+MAX_DIRECTIVES = 64
 MAX_NUMBER_DIGITS = 400
 
 _CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))
@@ -146,6 +147,7 @@ def parse_yaml(data: bytes, file: str) -> Document:
     from beddel_cli.yaml_events import YamlSyntaxError, parse_events
 
     text = decode(data, file)
+    _check_directives(text, file)
     builder = _Builder(file, text)
     try:
         for event in parse_events(text):
@@ -156,6 +158,17 @@ def parse_yaml(data: bytes, file: str) -> Document:
             place = Place(file, error.line + 1, error.column + 1)
         raise JobError(f"not valid YAML: {error.problem}", place=place) from None
     return builder.document()
+
+
+def _check_directives(text: str, file: str) -> None:
+    """Refuse a flood of %TAG lines: libyaml compares each with all before it, 15 s for 1 MiB."""
+    if text.count("%TAG") <= MAX_DIRECTIVES:
+        return
+    lines = [n for n, line in enumerate(_lines(text), 1) if line.startswith("%TAG")]
+    if len(lines) > MAX_DIRECTIVES:
+        raise JobError(
+            f"more than {MAX_DIRECTIVES} directives", place=Place(file, lines[MAX_DIRECTIVES], 1)
+        )
 
 
 class _Open:

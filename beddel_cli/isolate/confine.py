@@ -52,6 +52,8 @@ _DATA_NUMBER, _DATA_ARCH, _DATA_ARGUMENTS = 0, 4, 16
 
 _PROT_EXEC = 4
 _MAP_SHARED = 1
+_MAP_GROWSDOWN = 0x100
+_PROT_WRITE = 2
 # A thread shares memory and the thread group; every namespace flag must be absent.
 _CLONE_VM_AND_THREAD = 0x00010100
 _CLONE_NAMESPACES = 0x7E020080
@@ -130,7 +132,15 @@ def filter_program(machine: Machine) -> bytes:
     program += [
         (_JUMP_EQUAL, 0, 3, machine.no_exec_memory[0]),
         (_LOAD_WORD, 0, 0, _DATA_ARGUMENTS + 24),
-        (_JUMP_SET, 0, 1, _MAP_SHARED),
+        (_JUMP_SET, 0, 1, _MAP_SHARED | _MAP_GROWSDOWN),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD_WORD, 0, 0, _DATA_NUMBER),
+    ]
+    # Dirty pages made read-only leave RLIMIT_DATA's count, so memory only ever gains PROT_WRITE.
+    program += [
+        (_JUMP_EQUAL, 0, 4, machine.no_exec_memory[1]),
+        (_LOAD_WORD, 0, 0, _DATA_ARGUMENTS + 16),
+        (_JUMP_SET, 1, 0, _PROT_WRITE),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD_WORD, 0, 0, _DATA_NUMBER),
     ]
@@ -195,6 +205,11 @@ def die_with_parent(parent: int) -> None:
         raise ProcessLookupError(errno.ESRCH, "the supervisor is gone")
 
 
+def not_dumpable() -> None:
+    """Leave no core dump, and let no other process of this user look into this one's memory."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def _no_new_privs() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
@@ -212,9 +227,12 @@ def _lower_rlimits() -> None:
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_DATA, WORKER_DATA_BYTES),
+        (resource.RLIMIT_STACK, 8 << 20),
     ):
         # Not setrlimit, which turns EPERM into a ValueError as well.
-        resource.prlimit(0, limit, (value, value))
+        hard = resource.getrlimit(limit)[1]
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.prlimit(0, limit, (least, least))
 
 
 def landlock_abi() -> int:

@@ -47,13 +47,29 @@ def _check_owner(status: os.stat_result, path: str) -> None:
             expected="root or the user who runs beddel-cli",
             hint="reinstall beddel-cli as yourself",
         )
-    writable_by_all = status.st_mode & _WORLD_WRITE and not status.st_mode & stat.S_ISVTX
-    foreign_group = status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
-    if writable_by_all or foreign_group:
+    sticky_folder = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    writable_by_all = status.st_mode & _WORLD_WRITE and not sticky_folder
+    by_group = status.st_mode & stat.S_IWGRP and not sticky_folder
+    if writable_by_all or (by_group and not _is_private_group(status.st_gid)):
         raise GuestError(
             f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"chmod go-w {path}",
         )
+
+
+def _is_private_group(group: int) -> bool:
+    """Tell whether a group is root's or has this user as its only member, as Debian makes them."""
+    if group == 0:
+        return True
+    import grp
+    import pwd
+
+    try:
+        found, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    members = set(found.gr_mem) | {found.gr_name}
+    return group == user.pw_gid and members == {user.pw_name}
 
 
 def open_packaged(path: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import resource
 import select
+from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
@@ -47,6 +48,8 @@ SNAPSHOT_SECONDS = 5
 KILL_MARGIN_NS = 60_000_000
 _BROKEN_BYTES = 2000
 _SAMPLE_MS = 50
+# How long a worker that has closed its pipe may take to die before its end counts as our doing.
+_DYING_SECONDS = 0.02
 # POSIX fixes the number; the signal module costs 3 ms before the fork.
 _SIGKILL = 9
 
@@ -57,6 +60,7 @@ class Observed:
 
     no_new_privs: int | None
     seccomp_mode: int | None
+    seccomp_filters: int | None
     effective_capabilities: int | None
     threads: int | None
     file_limit: int | None
@@ -130,6 +134,8 @@ class Worker:
         self._anonymous_peak: int | None = None
         self._samples = 0
         self._reaped: tuple[int, resource.struct_rusage] | None = None
+        self._was_alive = False
+        self._gone = False
 
     @classmethod
     def start(cls, main: Callable[[int, int, int], None] = serve) -> Worker:
@@ -138,8 +144,21 @@ class Worker:
         Raises:
             GuestError: this process has other threads, or cannot fork.
         """
-        if len(os.listdir("/proc/self/task")) != 1:
+        try:
+            threads = len(os.listdir("/proc/self/task"))
+        except OSError as error:
+            raise GuestError(
+                f"cannot look at this process: /proc/self/task: {error.strerror}",
+                hint="mount /proc",
+            ) from error
+        if threads != 1:
             raise GuestError("a worker can only be started from a process with one thread")
+        # Inherited as ignored, SIGCHLD would make the kernel reap the worker: no exit status, and
+        # a process id that may be somebody else's when it is killed. The built-in module underneath
+        # `signal`, which itself costs 3 ms before the fork.
+        from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
+
+        signal(SIGCHLD, SIG_DFL)
         supervisor = os.getpid()
         requests_out, requests_in = os.pipe()
         reports_out, reports_in = os.pipe()
@@ -160,7 +179,9 @@ class Worker:
         os.set_blocking(reports_out, False)
         worker = cls(pid, requests_in, reports_out)
         # The worker confines itself only after this byte, once its memory map is open here.
-        os.write(requests_in, b"\n")
+        # Where it is gone already, wait_ready says so.
+        with suppress(BrokenPipeError):
+            os.write(requests_in, b"\n")
         return worker
 
     def wait_ready(self) -> Ready:
@@ -192,6 +213,7 @@ class Worker:
         return Observed(
             no_new_privs=_integer(status.get("NoNewPrivs"), 10),
             seccomp_mode=_integer(status.get("Seccomp"), 10),
+            seccomp_filters=_added_filters(status),
             effective_capabilities=_integer(status.get("CapEff"), 16),
             threads=_integer(status.get("Threads"), 10),
             file_limit=self._limit(resource.RLIMIT_NOFILE),
@@ -226,6 +248,8 @@ class Worker:
         if report is not None and status != EXIT_DONE:
             report, fault = None, f"the worker ended with status {status} after its report"
         death = -status if status < 0 and fault is not None else None
+        if death == _SIGKILL and self._was_alive:
+            death = None  # it was ours
         return Answer(
             report=report,
             snapshot=snapshot if report is not None else None,
@@ -252,6 +276,8 @@ class Worker:
                 raise FrameError("the snapshot did not come") from None
             if len(snapshot) != report.memory_bytes:
                 raise FrameError("a snapshot that is not as long as the reported memory")
+            if _digest_pages(snapshot) != report.memory_digest:
+                raise FrameError("a snapshot that has not the reported digest")
         return report, snapshot
 
     def finish(self, *, kill: bool = True) -> int:
@@ -263,10 +289,19 @@ class Worker:
         if self._reaped is None:
             late = b"" if kill else self._dismiss()
             # One that is exiting keeps the status it chose; one that only closed its pipe does not.
+            self._was_alive = not _ends_within(self.pid, _DYING_SECONDS if self._gone else 0)
             self._kill()
-            _, status, usage = os.wait4(self.pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            self._reaped = (70 if late and code == EXIT_DONE else code, usage)
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            # A signal handler that raised between these two would make us kill a stranger later.
+            from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+
+            blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))
+            try:
+                _, status, usage = os.wait4(self.pid, 0)
+                code = os.waitstatus_to_exitcode(status)
+                self._reaped = (70 if late and code == EXIT_DONE else code, usage)
+            finally:
+                pthread_sigmask(SIG_SETMASK, blocked)
             for descriptor in (self._requests, self._reports, self._rollup):
                 if descriptor is not None:
                     os.close(descriptor)
@@ -328,6 +363,7 @@ class Worker:
             except BlockingIOError:
                 continue
             if not part:
+                self._gone = True
                 raise _WorkerGone
             parts.append(part)
             size -= len(part)
@@ -344,6 +380,7 @@ class Worker:
             except BlockingIOError:
                 continue
             except BrokenPipeError:
+                self._gone = True
                 raise _WorkerGone from None
 
     def _wait(self, poller: select.poll, deadline: int) -> None:
@@ -370,12 +407,36 @@ class Worker:
             self._anonymous_peak = max(anonymous, self._anonymous_peak or 0)
 
 
+def _digest_pages(memory: bytes) -> bytes:
+    from hashlib import sha256
+
+    pages = (memory[start : start + 4096] for start in range(0, len(memory), 4096))
+    return sha256(b"".join(sha256(page).digest() for page in pages)).digest()
+
+
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Tell whether a child ends by itself, without reaping it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        return bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
+
+
 def _open_rollup(pid: int) -> int | None:
     # Opened before the worker makes itself non-dumpable; afterwards only root could.
     try:
         return os.open(f"/proc/{pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def _added_filters(status: dict[str, str]) -> int | None:
+    """Give how many filters a process has beyond our own: a container's bind us both."""
+    ours = parse_status(_read_text("/proc/self/status") or "")
+    its_count = _integer(status.get("Seccomp_filters"), 10)
+    our_count = _integer(ours.get("Seccomp_filters"), 10)
+    return None if its_count is None or our_count is None else its_count - our_count
 
 
 def _read_text(path: str) -> str | None:

@@ -69,6 +69,7 @@ READY = Ready(
 OBSERVED = Observed(
     no_new_privs=1,
     seccomp_mode=2,
+    seccomp_filters=1,
     effective_capabilities=0,
     threads=1,
     file_limit=0,
