@@ -151,7 +151,10 @@ def allocator(tmp_path_factory: pytest.TempPathFactory) -> Allocator:
     exports = tuple(f"-Wl,--export={name}" for name in EXPORTS)
     units = {"heap.c": build.HEAP_FLAGS, "figures.c": ("-fno-builtin",)}
     wasm = build.compile_units(folder, units, (*LINK_FLAGS, *exports))
-    engine = wasmtime.Engine()
+    config = wasmtime.Config()
+    # Compiler threads would stay, and a worker is only forked from a process without any.
+    config.parallel_compilation = False
+    engine = wasmtime.Engine(config)
     module = wasmtime.Module(engine, wasm)
     assert not list(module.imports)
     return Allocator(engine, module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import struct
@@ -525,9 +526,9 @@ def test_a_report_without_reading_the_job() -> None:
 # ---- the snapshot ---------------------------------------------------------------------------
 
 
-def _snapshot(*parts: bytes) -> Lie:
+def _snapshot(*parts: bytes, digest: bytes | None = None) -> Lie:
     def tell(stage: Stage) -> None:
-        stage.report()
+        stage.report(memory_digest=IMAGE_DIGEST if digest is None else digest)
         for part in parts:
             stage.send(part)
         stage.be_dismissed()
@@ -536,6 +537,8 @@ def _snapshot(*parts: bytes) -> Lie:
 
 
 IMAGE = bytes(GUEST_PAGES * PAGE_BYTES)
+_PAGE_DIGEST = hashlib.sha256(bytes(4096)).digest()
+IMAGE_DIGEST = hashlib.sha256(_PAGE_DIGEST * (len(IMAGE) // 4096)).digest()
 
 
 def test_a_good_snapshot_is_kept() -> None:
@@ -543,6 +546,11 @@ def test_a_good_snapshot_is_kept() -> None:
     worker.wait_ready()
     answer = worker.run(_request(snapshot=True))
     assert (answer.fault, answer.snapshot) == (None, IMAGE)
+
+
+def test_a_snapshot_of_other_memory_than_was_reported_is_a_fault() -> None:
+    lie = _snapshot(frame(SNAPSHOT, IMAGE), digest=bytes(32))
+    _assert_fault(_run(lying(lie), _request(snapshot=True)))
 
 
 @pytest.mark.parametrize(

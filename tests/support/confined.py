@@ -275,7 +275,11 @@ def probes() -> dict[str, Callable[[], int]]:
         "pkey_mprotect executable": _protect(5, "pkey_mprotect"),
         "a thread": _thread,
         "mmap": _attempt("mmap", 0, 4096, 3, 0x22, -1, 0),
-        "mprotect": _protect(1),
+        "mprotect": _protect(3),
+        # Dirty pages made read-only, or on a growing stack, would leave RLIMIT_DATA's count.
+        "mprotect read-only": _protect(1),
+        "mprotect of nothing": _protect(0),
+        "memory that grows down": _attempt("mmap", 0, 4096, 3, _PRIVATE | 0x100, -1, 0),
         "getpid": lambda: 0 if os.getpid() else 1,
         "python open": lambda: _open(existing.decode(), os.O_RDONLY),
         "a mebibyte of memory": _attempt("mmap", 0, 1 << 20, 3, _PRIVATE, -1, 0),
