@@ -103,17 +103,22 @@ def _seccomp(ready: Ready, observed: Observed) -> Finding:
         ready.seccomp == 0
         and observed.seccomp_mode == _SECCOMP_MODE_FILTER
         and observed.seccomp_filters == 1
+        # A filter binds the thread that set it: one more thread would be one without.
+        and observed.threads == 1
     ):
         return Finding(
             "seccomp",
             True,
             "seccomp filter, allow-list, kill on anything else",
-            "/proc/PID/status of the worker: Seccomp 2, one filter more than the supervisor",
+            "/proc/PID/status of the worker: Seccomp 2, one filter of its own, one thread",
         )
     if ready.seccomp:
         found = f"prctl(PR_SET_SECCOMP) failed with {_words(ready.seccomp)}"
     else:
-        found = f"/proc/PID/status of the worker says Seccomp {observed.seccomp_mode}"
+        found = (
+            f"/proc/PID/status of the worker says Seccomp {observed.seccomp_mode}, "
+            f"{observed.seccomp_filters} filters of its own, {observed.threads} threads"
+        )
     return _missing("seccomp", found, _seccomp_fix(ready.seccomp))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
     from beddel_cli.profile import Profile
-    from beddel_cli.receipt import Guest
+    from beddel_cli.receipt import Guest, Run
 
 # A frozen clock starts here, in microseconds since 1970: 2000-01-01T00:00:00Z.
 FROZEN_CLOCK_US = 946_684_800_000_000
@@ -333,43 +333,15 @@ def _sign_and_write(
     started: tuple[int, int, int],
 ) -> Finished:
     """Sign what is known and write it out; `started`: monotonic, CPU and calendar time in ns."""
-    started_ns, started_cpu_ns, started_at = started
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
     from beddel_cli.home import write_whole
-    from beddel_cli.job import input_bytes
-    from beddel_cli.receipt import Run, make_statement, sha256
+    from beddel_cli.receipt import make_statement
 
-    run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
+    run = _describe(asked, ending, key, started)
+    statement = make_statement(run)
     snapshot = ending.snapshot
-    request = ending.request
-    wall_ns, cpu_ns = monotonic_ns() - started_ns, process_time_ns() - started_cpu_ns
-    statement = make_statement(
-        Run(
-            run_id=run_id,
-            tenant=asked.tenant,
-            version=__version__,
-            started_at=_utc(started_at),
-            finished_at=_utc(time_ns()),
-            job=ending.job,
-            input=request.input if request else input_bytes(ending.job),
-            profile=ending.profile,
-            host=ending.host,
-            guest=_guest(ending.ready),
-            plan=ending.plan,
-            refusal=ending.refusal,
-            outcome=ending.outcome,
-            clock_us=request.clock_us if request else None,
-            seed=request.seed if request else None,
-            snapshot_digest=None if snapshot is None else sha256(snapshot)["sha256"],
-            snapshot_bytes=None if snapshot is None else len(snapshot),
-            key_id=key.key_id,
-            key_origin=key.origin,
-            wall_ns=wall_ns,
-            cpu_ns=cpu_ns,
-        )
-    )
     signature = Signature(key.key_id, key.sign(pae(PAYLOAD_TYPE, statement)))
-    receipt_path = asked.receipt or _receipt_path(home, run_id)
+    receipt_path = asked.receipt or _receipt_path(home, run.run_id)
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
@@ -378,7 +350,7 @@ def _sign_and_write(
         write_whole(asked.heap_snapshot, snapshot, 0o600)
     worker_cpu_ns = ending.outcome.usage.worker_cpu_ns or 0
     return Finished(
-        run_id=run_id,
+        run_id=run.run_id,
         tenant=asked.tenant,
         job=ending.job,
         profile=ending.profile,
@@ -392,9 +364,41 @@ def _sign_and_write(
         receipt_path=receipt_path,
         bundle_path=asked.bundle,
         snapshot_path=asked.heap_snapshot if snapshot is not None else None,
-        wall_ns=wall_ns,
-        cpu_ns=cpu_ns + worker_cpu_ns,
+        wall_ns=run.wall_ns,
+        cpu_ns=run.cpu_ns + worker_cpu_ns,
         warnings=_warnings(ending),
+    )
+
+
+def _describe(asked: Asked, ending: _Ending, key: SigningKey, started: tuple[int, int, int]) -> Run:
+    """Put together all that the receipt tells."""
+    from beddel_cli.job import input_bytes
+    from beddel_cli.receipt import Run, sha256
+
+    started_ns, started_cpu_ns, started_at = started
+    request, snapshot = ending.request, ending.snapshot
+    return Run(
+        run_id=f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}",
+        tenant=asked.tenant,
+        version=__version__,
+        started_at=_utc(started_at),
+        finished_at=_utc(time_ns()),
+        job=ending.job,
+        input=request.input if request else input_bytes(ending.job),
+        profile=ending.profile,
+        host=ending.host,
+        guest=_guest(ending.ready),
+        plan=ending.plan,
+        refusal=ending.refusal,
+        outcome=ending.outcome,
+        clock_us=request.clock_us if request else None,
+        seed=request.seed if request else None,
+        snapshot_digest=None if snapshot is None else sha256(snapshot)["sha256"],
+        snapshot_bytes=None if snapshot is None else len(snapshot),
+        key_id=key.key_id,
+        key_origin=key.origin,
+        wall_ns=monotonic_ns() - started_ns,
+        cpu_ns=process_time_ns() - started_cpu_ns,
     )
 
 
