@@ -752,7 +752,7 @@ EXPORT(beddel_state) volatile struct state *beddel_state(void)
 /* A block for one text: n bytes and a NUL, which the host leaves alone. */
 EXPORT(beddel_alloc) char *beddel_alloc(uint32_t n)
 {
-    char *text = malloc((size_t)n + 1);
+    char *text = n == UINT32_MAX ? NULL : malloc((size_t)n + 1); /* n + 1 must not wrap */
     if (text)
         text[n] = '\0';
     return text;
