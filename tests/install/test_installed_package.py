@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -31,7 +32,9 @@ def test_samples_and_profiles_come_with_the_package() -> None:
         assert len(list((PACKAGE / folder).glob("*.yaml"))) >= least
 
 
-def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(tmp_path: Path) -> None:
+def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(
+    tmp_path: Path, home: Home
+) -> None:
     require("root")
     reachable = subprocess.run(
         _as_nobody(sys.executable, "-c", "import beddel_cli"),
@@ -48,23 +51,28 @@ def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(tmp_path: 
     folder.mkdir()
     (folder / "job.yaml").write_text(JOB)
     folder.chmod(0o555)
-    home = tmp_path / "home"
-    home.mkdir()
-    os.chown(home, NOBODY, NOBODY)
-    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
     done = subprocess.run(
-        _as_nobody(*COMMAND, "run", "job.yaml"),
+        _as_nobody(*COMMAND, "run", "job.yaml", "--json"),
         capture_output=True,
         cwd=folder,
-        env=environment,
+        env={"HOME": str(theirs), "PATH": "/usr/bin:/bin"},
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, b"6\n"), done.stderr
+    assert done.returncode == 0, done.stderr
     assert b"6/6 confirmed" in done.stderr
-    made = [path for path in home.rglob("*") if path.is_file()]
+    made = [path for path in theirs.rglob("*") if path.is_file()]
     assert {path.suffix for path in made} == {".pem", ".json"}
     assert {path.stat().st_uid for path in made} == {NOBODY}
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml"]
+    # What ran is the same whoever runs it.
+    ours = home.run("run", folder / "job.yaml", "--json").json
+    same = json.loads(done.stdout)
+    assert same["output"] == ours["output"] == 6
+    assert same["fuel"] == ours["fuel"]
+    assert same["memory"]["digest"] == ours["memory"]["digest"]
 
 
 def _as_nobody(*command: str) -> list[str]:
