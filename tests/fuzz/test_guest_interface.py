@@ -293,14 +293,6 @@ def test_any_request_ends_in_a_way_that_fits_it() -> None:
     assert set(endings) >= {*every, "not started", f"trap {TRAP_OUT_OF_FUEL}"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", range(8))
-def test_any_request_ends_in_a_way_that_fits_it_for_long(batch: int) -> None:
-    share = SLOW_CASES // 8
-    endings = _check_requests(CASES + batch * share, share)
-    assert endings[f"trap {TRAP_STACK_OVERFLOW}"], "JSON deeper than the host's stack"
-
-
 def _request(code: str, data: bytes = b"", **changes: int) -> Request:
     values = {"output_bytes": 1 << 20, "console_bytes": 1 << 16, "memory_bytes": 8 << 20} | changes
     return Request(

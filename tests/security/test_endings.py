@@ -228,6 +228,8 @@ def test_signal_twice(home: Home, number: signal.Signals) -> None:
 def test_signal_before_the_job_is_known(home: Home, number: signal.Signals) -> None:
     run = home.start("run", "-", "--json", stdin=subprocess.PIPE)
     worker = processes.wait_for(lambda: processes.confined_child(run.pid), what="a worker")
+    # Until it has its own handler, the signal simply ends it.
+    processes.wait_for(lambda: _catches(run.pid, number), what="its handler")
     run.send_signal(number)
     result = _ended(run)
     assert result.returncode == SIGNALS[number][1], result.message
@@ -235,6 +237,14 @@ def test_signal_before_the_job_is_known(home: Home, number: signal.Signals) -> N
     assert not has_traceback(result)
     assert not home.receipts()
     assert not processes.is_alive(worker)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal: SigCgt in /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) & 1 << (number - 1))
+    return False
 
 
 @pytest.mark.parametrize("number", SIGNALS)
