@@ -276,6 +276,7 @@ def _error_json(error: BeddelError) -> dict[str, Any]:
         expected=error.expected,
         got=error.got,
         hint=error.hint,
+        more=error.more,
     )
 
 

@@ -24,10 +24,15 @@ class Place:
 
 
 class BeddelError(Exception):
-    """Beddel could not do what was asked. Base of every error this package raises on purpose."""
+    """Beddel could not do what was asked. Base of every error this package raises on purpose.
+
+    Attributes:
+        more: what else is wrong with the same file, in its order.
+    """
 
     exit_code = 125
     code = "error"
+    more: tuple[BeddelError, ...] = ()
 
     def __init__(
         self,

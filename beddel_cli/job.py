@@ -10,26 +10,16 @@ import os
 import re
 
 from beddel_cli import shape
+from beddel_cli.checked_yaml import parse_checked
 from beddel_cli.errors import JobError, Place
 from beddel_cli.json_strict import MAX_DEPTH, compact_json, find_inexact
-from beddel_cli.limits import BY_KEY, PROGRAM_ONLY_KEYS, Limits, parse_limit
+from beddel_cli.limits import BY_KEY, Limits, parse_limit
 from beddel_cli.record import changed, record
 from beddel_cli.yaml_safe import Document, Mark, parse_yaml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-FORMAT = 1
-RUNTIMES = ("javascript",)
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
-_KEYS = (
-    *("beddel", "id", "name", "description", "version", "runtime", "code", "file", "input"),
-    *("limits", "network", "deterministic"),
-)
-# Part of the format, but nothing enforces them in this version.
-_NOT_YET = ("modules", "env", "mounts", "workspace", "max_concurrent", "command")
-_RUNTIMES_NOT_YET = ("python", "wasm", "process")
 
 
 @record
@@ -122,38 +112,26 @@ def parse_job(data: bytes, file: str) -> Job:
     """Read a job from its bytes. With `file:` in it, the code is left empty for `load_job`.
 
     Raises:
-        JobError: with file, line and column of what is wrong.
+        JobError: with file, line and column of all that is wrong.
     """
-    document = parse_yaml(data, file)
-    _refuse_not_yet(document)
-    shape.mapping(document, (), _KEYS, ("beddel", "id", "runtime"))
-    version = shape.typed(document, ("beddel",), int)
-    if version != FORMAT:
-        raise JobError(
-            f"format {version} is not known",
-            place=document.place(("beddel",)),
-            expected=f"beddel: {FORMAT}",
-        )
-    _runtime(document)
-    if "network" in shape.mapping(document, (), _KEYS):
-        shape.one_of(document, ("network",), ("none",))
+    document = parse_checked(data, file, "job", _inexact_input)
     code, code_file, code_place = _code(document)
     limits, places = _limits(document)
     return Job(
         source=data,
         file=file,
-        id=_identifier(document),
-        name=_optional_text(document, "name"),
-        description=_optional_text(document, "description"),
-        version=_optional_text(document, "version"),
-        runtime="javascript",
+        id=shape.at(document, ("id",)),
+        name=shape.at(document, ("name",)),
+        description=shape.at(document, ("description",)),
+        version=shape.at(document, ("version",)),
+        runtime=shape.at(document, ("runtime",)),
         code=code,
         code_file=code_file,
         code_place=code_place,
-        input=_input(document),
+        input=shape.at(document, ("input",)),
         limits=limits,
         limit_places=places,
-        deterministic=_optional_bool(document, "deterministic"),
+        deterministic=shape.at(document, ("deterministic",)) is True,
     )
 
 
@@ -249,58 +227,26 @@ def input_bytes(job: Job) -> bytes:
     return compact_json(job.input)
 
 
-def _refuse_not_yet(document: Document) -> None:
-    value = document.value
-    if not isinstance(value, dict):
-        return
-    for key in _NOT_YET:
-        if key in value:
-            raise JobError(
-                f"{key!r} is not enforced by this version, so a job that asks for it is not run",
-                place=document.key_place((key,)),
-                hint=f"remove {key!r}",
-            )
-
-
-def _runtime(document: Document) -> None:
-    value = shape.text(document, ("runtime",))
-    if value in _RUNTIMES_NOT_YET:
-        raise JobError(
-            f"runtime {value!r} is not available in this version",
-            place=document.place(("runtime",)),
-            expected=" or ".join(RUNTIMES),
+def _inexact_input(document: Document) -> list[shape.Problem]:
+    problem = find_inexact(shape.at(document, ("input",)))
+    if problem is None:
+        return []
+    path, why = problem
+    return [
+        shape.Problem(
+            ("input", *path),
+            f"{shape.dotted(('input', *path))}: {why}",
+            hint="write it in quotes and use BigInt(…) in the code",
         )
-    shape.one_of(document, ("runtime",), RUNTIMES)
-
-
-def _identifier(document: Document) -> str:
-    value = shape.text(document, ("id",))
-    if not _ID.match(value):
-        raise JobError(
-            f"not a valid id: {value!r}",
-            place=document.place(("id",)),
-            expected="1 to 63 of a-z, 0-9 and -, not starting with -",
-        )
-    return value
+    ]
 
 
 def _code(document: Document) -> tuple[bytes, str | None, CodePlace]:
-    has_code = shape.at(document, ("code",)) is not None
-    has_file = shape.at(document, ("file",)) is not None
-    if has_code == has_file:
-        raise JobError(
-            "a job has `code` or `file`, and here are both"
-            if has_code
-            else "a job has `code` or `file`, and here is neither",
-            place=document.place(("file",) if has_file else ()),
-        )
-    if has_file:
-        name = shape.text(document, ("file",))
+    name = shape.at(document, ("file",))
+    if name is not None:
         return b"", name, CodePlace(name, 1, 1)
-    code = shape.text(document, ("code",)).encode("utf-8")
-    _check_code(code, document.file)
-    mark = document.marks[("code",)]
-    return code, None, _code_place(document.file, mark)
+    code = shape.at(document, ("code",)).encode("utf-8")
+    return code, None, _code_place(document.file, document.marks[("code",)])
 
 
 def _code_place(file: str, mark: Mark) -> CodePlace:
@@ -315,48 +261,8 @@ def _check_code(code: bytes, file: str) -> None:
         raise JobError("the code is not valid UTF-8", place=Place(file, line)) from None
 
 
-def _input(document: Document) -> Any:
-    value = shape.at(document, ("input",))
-    problem = find_inexact(value)
-    if problem:
-        path, why = problem
-        raise JobError(
-            f"{shape.dotted(('input', *path))}: {why}",
-            place=document.place(("input", *path)),
-            hint="write it in quotes and use BigInt(…) in the code",
-        )
-    return value
-
-
 def _limits(document: Document) -> tuple[Limits, tuple[tuple[str, Place], ...]]:
-    if shape.at(document, ("limits",)) is None:
-        return Limits(), ()
-    allowed = (*BY_KEY, *PROGRAM_ONLY_KEYS)
-    given = shape.mapping(document, ("limits",), allowed)
-    values: dict[str, int] = {}
-    places: list[tuple[str, Place]] = []
-    for key, value in given.items():
-        place = document.place(("limits", key))
-        if key not in BY_KEY:
-            raise JobError(
-                f"limits.{key} is for programs; an isolate cannot use it",
-                place=document.key_place(("limits", key)),
-                expected=", ".join(BY_KEY),
-            )
-        field = BY_KEY[key]
-        try:
-            values[field.field] = parse_limit(field, value)
-        except JobError as error:
-            error.place = place
-            raise
-        places.append((field.field, place))
+    given = shape.at(document, ("limits",)) or {}
+    values = {BY_KEY[key].field: parse_limit(BY_KEY[key], value) for key, value in given.items()}
+    places = [(BY_KEY[key].field, document.place(("limits", key))) for key in given]
     return Limits(**values), tuple(places)
-
-
-def _optional_text(document: Document, key: str) -> str | None:
-    return None if shape.at(document, (key,)) is None else shape.text(document, (key,))
-
-
-def _optional_bool(document: Document, key: str) -> bool:
-    value = shape.at(document, (key,))
-    return False if value is None else bool(shape.typed(document, (key,), bool))

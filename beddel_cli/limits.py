@@ -92,9 +92,10 @@ def parse_limit(field: LimitField, value: object) -> int:
 def _parse_count(field: LimitField, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.isascii() and value.replace("_", "").isdigit():
+    # As `count` in schema.json says.
+    if isinstance(value, str) and len(value) <= 21 and value.isascii() and value[:1].isdigit():
         digits = value.replace("_", "")
-        if len(digits) <= 20:
+        if digits.isdigit() and len(digits) <= 20:
             return int(digits)
     raise JobError(
         f"{field.key} is not a whole number: {value!r}", expected="a number such as 50000000"
@@ -107,9 +108,10 @@ def _parse_quantity(field: LimitField, value: object, units: dict[str, int]) -> 
         raise JobError(
             f"{field.key} is not a quantity: {value!r}", expected=f"a text such as {example}"
         )
-    text = str(value).strip()
+    # Spaces and tabs alone, as `size` and `time` in schema.json say.
+    text = str(value).strip(" \t")
     digits = len(text) - len(text.lstrip("0123456789."))
-    number, unit = text[:digits], text[digits:].strip()
+    number, unit = text[:digits], text[digits:].strip(" \t")
     if unit not in units:
         suggestion = _WRONG_UNITS["B" if "B" in units else "s"].get(unit)
         if not unit:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 
 from beddel_cli import shape
+from beddel_cli.checked_yaml import parse_checked
 from beddel_cli.errors import JobError, NotFoundError
-from beddel_cli.limits import BY_KEY, FIELDS, Limits, parse_limit
+from beddel_cli.limits import FIELDS, LimitField, Limits, parse_limit
 from beddel_cli.record import record
-from beddel_cli.yaml_safe import Document, parse_yaml
 
-FORMAT = 1
 # The strictest first.
 BUILT_IN = ("ultra-secure", "high-security", "tenant-isolated")
 # What can be required of a machine. A missing one explains those after it: seccomp and Landlock
@@ -29,16 +27,13 @@ PROTECTIONS = (
     "landlock",
     "rlimits",
 )
-LEVELS = ("ultra", "high", "medium")
-DYNAMIC_CODE = ("none", "function")
-CLOCKS = ("frozen", "real")
 # The guest declares this much memory; no profile can grant what no isolate can have, nor an output
 # larger than the memory it would have to stand in.
 ISOLATE_MEMORY_CAP_BYTES = 64 << 20
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
-_KEYS = ("beddel", "name", "description", "level", "isolate")
-_ISOLATE_KEYS = ("limits", "dynamic_code", "clock", "network", "required")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from beddel_cli.yaml_safe import Document
 
 
 @record
@@ -102,99 +97,58 @@ def parse_profile(data: bytes, file: str, *, built_in: bool) -> Profile:
     """Read a profile file's bytes.
 
     Raises:
-        JobError: with file, line and column of what is wrong.
+        JobError: with file, line and column of all that is wrong.
     """
-    document = parse_yaml(data, file)
-    shape.mapping(document, (), _KEYS, ("beddel", "name", "level", "isolate"))
-    _check_format(document)
-    name = _name(document, file, built_in=built_in)
-    shape.mapping(document, ("isolate",), _ISOLATE_KEYS, _ISOLATE_KEYS)
+
+    def more(document: Document) -> list[shape.Problem]:
+        return [*_wrong_name(document, file, built_in=built_in), *_beyond_isolates(document)]
+
+    document = parse_checked(data, file, "profile", more)
+    isolate = shape.at(document, ("isolate",))
     return Profile(
-        name=name,
-        description=_description(document),
-        level=shape.one_of(document, ("level",), LEVELS),
+        name=shape.at(document, ("name",)),
+        description=shape.at(document, ("description",)) or "",
+        level=shape.at(document, ("level",)),
         digest=hashlib.sha256(data).hexdigest(),
         built_in=built_in,
-        limits=_limits(document),
-        dynamic_code=shape.one_of(document, ("isolate", "dynamic_code"), DYNAMIC_CODE),
-        clock=shape.one_of(document, ("isolate", "clock"), CLOCKS),
-        network=shape.one_of(document, ("isolate", "network"), ("none",)),
-        required=_required(document),
+        limits=Limits(
+            **{field.field: parse_limit(field, isolate["limits"][field.key]) for field in FIELDS}
+        ),
+        dynamic_code=isolate["dynamic_code"],
+        clock=isolate["clock"],
+        network=isolate["network"],
+        required=frozenset(isolate["required"]),
     )
 
 
-def _check_format(document: Document) -> None:
-    version = shape.typed(document, ("beddel",), int)
-    if version != FORMAT:
-        raise JobError(
-            f"format {version} is not known",
-            place=document.place(("beddel",)),
-            expected=f"beddel: {FORMAT}",
-        )
-
-
-def _name(document: Document, file: str, *, built_in: bool) -> str:
-    name = shape.text(document, ("name",))
-    if not _NAME.match(name):
-        raise JobError(
-            f"not a valid profile name: {name!r}",
-            place=document.place(("name",)),
-            expected="1 to 63 of a-z, 0-9 and -, not starting with -",
-        )
+def _wrong_name(document: Document, file: str, *, built_in: bool) -> list[shape.Problem]:
+    name = shape.at(document, ("name",))
     if not built_in and name in BUILT_IN:
-        raise JobError(
-            f"the name {name!r} belongs to a built-in profile",
-            place=document.place(("name",)),
-            hint="give your profile a name of its own",
-        )
+        message = f"the name {name!r} belongs to a built-in profile"
+        return [shape.Problem(("name",), message, hint="give your profile a name of its own")]
     if built_in and f"{name}.yaml" != os.path.basename(file):
-        raise JobError(f"{file} holds a profile named {name!r}", place=document.place(("name",)))
-    return name
+        return [shape.Problem(("name",), f"{file} holds a profile named {name!r}")]
+    return []
 
 
-def _description(document: Document) -> str:
-    missing = shape.at(document, ("description",)) is None
-    return "" if missing else shape.text(document, ("description",))
-
-
-def _limits(document: Document) -> Limits:
-    path = ("isolate", "limits")
-    keys = tuple(BY_KEY)
-    given = shape.mapping(document, path, keys, keys)
-    values: dict[str, int] = {}
+def _beyond_isolates(document: Document) -> list[shape.Problem]:
+    found = []
     for field in FIELDS:
-        place = document.place((*path, field.key))
-        try:
-            values[field.field] = parse_limit(field, given[field.key])
-        except JobError as error:
-            error.place = place
-            raise
-        if field.kind == "size" and values[field.field] > ISOLATE_MEMORY_CAP_BYTES:
-            raise JobError(
-                f"{field.key} is more than an isolate can have",
-                place=place,
-                expected="at most 64MiB",
-                got=str(given[field.key]),
+        path = ("isolate", "limits", field.key)
+        if field.kind == "size" and _is_beyond(field, shape.at(document, path)):
+            found.append(
+                shape.Problem(
+                    path,
+                    f"{field.key} is more than an isolate can have",
+                    expected="at most 64MiB",
+                    got=str(shape.at(document, path)),
+                )
             )
-    return Limits(**values)
+    return found
 
 
-def _required(document: Document) -> frozenset[str]:
-    path = ("isolate", "required")
-    items = shape.typed(document, path, list)
-    for index in range(len(items)):
-        item = items[index]
-        if item not in PROTECTIONS:
-            raise JobError(
-                f"unknown protection {item!r}",
-                place=document.place((*path, index)),
-                expected=", ".join(PROTECTIONS),
-                hint=shape.suggestion(str(item), PROTECTIONS),
-            )
-    if not items:
-        raise JobError(
-            "an empty list of required protections would allow everything",
-            place=document.place(path),
-            expected=", ".join(PROTECTIONS),
-        )
-    return frozenset(items)
+def _is_beyond(field: LimitField, value: object) -> bool:
+    try:
+        return parse_limit(field, value) > ISOLATE_MEMORY_CAP_BYTES
+    except JobError:
+        return False

@@ -358,6 +358,7 @@ def error_object(
     expected: str | None = None,
     got: str | None = None,
     hint: str | None = None,
+    more: tuple[BeddelError, ...] = (),
 ) -> dict[str, Any]:
     """Give the `error` member of a JSON document."""
     return {
@@ -369,6 +370,20 @@ def error_object(
         "expected": expected,
         "got": got,
         "hint": hint,
+        "more": [_one_of_more(error) for error in more],
+    }
+
+
+def _one_of_more(error: BeddelError) -> dict[str, Any]:
+    place = error.place
+    return {
+        "message": error.message,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "expected": error.expected,
+        "got": error.got,
+        "hint": error.hint,
     }
 
 
@@ -394,6 +409,7 @@ def json_of_error(error: BeddelError) -> bytes:
         expected=error.expected,
         got=error.got,
         hint=error.hint,
+        more=error.more,
     )
     return _dump(document)
 
@@ -445,7 +461,11 @@ def _log(when: str, level: str, *, place: Place | None, **fields: object) -> str
 
 
 def error_text(error: BeddelError) -> str:
-    """Give an error for people: `file:line:column: message`, then what helps."""
+    """Give an error for people: `file:line:column: message`, then what helps; each of `more` so."""
+    return "".join(map(_one_error_text, (error, *error.more)))
+
+
+def _one_error_text(error: BeddelError) -> str:
     place = f"{visible(str(error.place))}: " if error.place else ""
     lines = [f"beddel-cli: {place}{visible(error.message)}"]
     for label, text in (("expected", error.expected), ("got", error.got), ("hint", error.hint)):

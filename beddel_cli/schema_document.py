@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
 KINDS = ("job", "profile", "receipt", "json-output")
 _REFERENCE = "#/$defs/"
+_DECODER = json.JSONDecoder()
 
 
 def whole() -> bytes:
@@ -23,10 +24,28 @@ def whole() -> bytes:
         return file.read()
 
 
-def definitions() -> dict[str, Any]:
-    """Give all definitions by name; the formats are among them."""
-    found: dict[str, Any] = json.loads(whole())["$defs"]
-    return found
+class Definitions:
+    """The definitions of the schema by name, each read when it is asked for.
+
+    A run needs those of two formats; reading all of them would cost it half a millisecond.
+    """
+
+    def __init__(self) -> None:
+        self._text = whole().decode("utf-8")
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, name: str) -> dict[str, Any]:
+        """Give one definition.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        if name not in self._known:
+            # The members of $defs, and nothing else in the file, are indented by four.
+            start = f'\n    "{name}": '
+            found, _ = _DECODER.raw_decode(self._text, self._text.index(start) + len(start))
+            self._known[name] = found
+        return self._known[name]
 
 
 def standalone(kind: str) -> bytes:

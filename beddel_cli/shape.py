@@ -1,26 +1,328 @@
-"""Check that a parsed document has the keys and types asked for, and say where it has not."""
+"""Hold a parsed document against a JSON Schema and say everything that does not fit, at its place.
+
+The interpreter of the part of JSON Schema 2020-12 that our schema uses: $ref into $defs, allOf,
+not, if/then/else, type, const, enum, pattern, minLength, maxLength, minimum, maximum, properties,
+required, additionalProperties, items, minItems, uniqueItems, and boolean schemas. Editors read
+`errorMessage` and `patternErrorMessage` of the same document, and so do we: both say the same.
+
+Two differences from the letter of the standard: 1.0 is no whole number, since nobody who writes it
+means one, and a pattern is `^…$` over the whole text, a newline at its end included.
+
+Source: https://json-schema.org/draft/2020-12/json-schema-validation.
+"""
 
 from __future__ import annotations
 
-from beddel_cli.errors import JobError
-from beddel_cli.yaml_safe import Document
+import re
+
+from beddel_cli.errors import JobError, Place
+from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from beddel_cli.yaml_safe import Path
+    from beddel_cli.yaml_safe import Document, Path
 
-_NAMES = {
-    str: "text",
-    int: "a whole number",
-    bool: "true or false",
-    dict: "a mapping",
-    list: "a list",
-    float: "a number",
-    type(None): "nothing",
+    Schema = bool | dict[str, Any]
+    Definitions = Callable[[str], Schema]
+    Reader = Callable[[Path, Any], "Problem | None"]
+
+# More would not be read, and each costs its suggestion.
+MAX_PROBLEMS = 20
+_REFERENCE = "#/$defs/"
+_TYPES = {
+    str: "string",
+    int: "integer",
+    bool: "boolean",
+    dict: "object",
+    list: "array",
+    float: "number",
+    type(None): "null",
 }
+_NAMES = {
+    "string": "text",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+    "number": "a number",
+    "null": "nothing",
+}
+
+
+@record
+class Problem:
+    """One thing that does not fit.
+
+    Attributes:
+        path: of the value, of the key that should not be there, or of the key that is missing.
+        where: what of it to show: its `value`, its `key`, or where it is `missing` in its parent.
+        word, known: what was written, and the words one of which may have been meant.
+    """
+
+    path: Path
+    message: str
+    where: str = "value"
+    expected: str | None = None
+    got: str | None = None
+    hint: str | None = None
+    word: str = ""
+    known: tuple[str, ...] = ()
+
+
+def find_problems(
+    value: Any, schema: Schema, definitions: Definitions, readers: Mapping[str, Reader]
+) -> list[Problem]:
+    """Give everything in a value that a schema does not allow; empty means it fits.
+
+    Args:
+        definitions: gives the schema in `$defs` of a name.
+        readers: what checks a value instead of the definition of that name, because it knows
+            more than a schema can say.
+    """
+    return _Check(definitions, readers).problems((), value, schema)
+
+
+class _Check:
+    def __init__(self, definitions: Definitions, readers: Mapping[str, Reader]) -> None:
+        self._definitions = definitions
+        self._readers = readers
+
+    def problems(self, path: Path, value: Any, schema: Schema) -> list[Problem]:
+        if isinstance(schema, bool):
+            return [] if schema else [_forbidden(path, {})]
+        found: list[Problem] = []
+        if "$ref" in schema:
+            found += self._referred(path, value, schema["$ref"].removeprefix(_REFERENCE))
+        for part in schema.get("allOf", ()):
+            found += self.problems(path, value, part)
+        if "if" in schema:
+            fits = not self.problems(path, value, schema["if"])
+            found += self.problems(path, value, schema.get("then" if fits else "else", True))
+        if "not" in schema and not self.problems(path, value, schema["not"]):
+            found.append(_forbidden(path, schema))
+        if "type" in schema and not _is_of(value, schema["type"]):
+            return [*found, _wrong_type(path, value, schema["type"])]
+        found += _wrong_word(path, value, schema)
+        if isinstance(value, str):
+            found += _wrong_text(path, value, schema)
+        elif isinstance(value, dict):
+            found += self._wrong_mapping(path, value, schema)
+        elif isinstance(value, list):
+            found += self._wrong_list(path, value, schema)
+        elif value is not None and not isinstance(value, bool):
+            found += _wrong_number(path, value, schema)
+        return found
+
+    def _referred(self, path: Path, value: Any, name: str) -> list[Problem]:
+        if name in self._readers:
+            problem = self._readers[name](path, value)
+            return [] if problem is None else [problem]
+        return self.problems(path, value, self._definitions(name))
+
+    def _wrong_mapping(
+        self, path: Path, value: dict[str, Any], schema: dict[str, Any]
+    ) -> list[Problem]:
+        found = []
+        properties = schema.get("properties", {})
+        more = schema.get("additionalProperties", True)
+        # A mapping about which nothing is said, such as an input, is not walked.
+        for key, item in value.items() if properties or more is not True else ():
+            if key in properties:
+                found += self.problems((*path, key), item, properties[key])
+            elif more is False:
+                found.append(_unknown(path, key, properties))
+            else:
+                found += self.problems((*path, key), item, more)
+        for key in schema.get("required", ()):
+            if key not in value:
+                found.append(self._missing(path, key, schema))
+        return found
+
+    def _missing(self, path: Path, key: str, schema: dict[str, Any]) -> Problem:
+        wanted = schema.get("properties", {}).get(key, True)
+        if isinstance(wanted, dict) and "$ref" in wanted:
+            wanted = self._definitions(wanted["$ref"].removeprefix(_REFERENCE))
+        constant = wanted.get("const", "…") if isinstance(wanted, dict) else "…"
+        where = f" in {dotted(path)}" if path else ""
+        said = schema.get("errorMessage")
+        return Problem(
+            (*path, key),
+            said or f"missing key {key!r}{where}",
+            "missing",
+            hint=None if said else f"add `{key}: {constant}`",
+        )
+
+    def _wrong_list(self, path: Path, value: list[Any], schema: dict[str, Any]) -> list[Problem]:
+        found = []
+        if len(value) < schema.get("minItems", 0):
+            message = f"{dotted(path)} has {len(value)} items"
+            expected = f"at least {schema['minItems']}"
+            found.append(Problem(path, schema.get("errorMessage") or message, expected=expected))
+        if schema.get("uniqueItems"):
+            found += _repeated(path, value)
+        if "items" in schema:
+            for index, item in enumerate(value):
+                found += self.problems((*path, index), item, schema["items"])
+        return found
+
+
+def _is_of(value: Any, wanted: str | list[str]) -> bool:
+    name = _TYPES[type(value)]
+    names = [wanted] if isinstance(wanted, str) else wanted
+    return name in names or (name == "integer" and "number" in names)
+
+
+def _wrong_type(path: Path, value: Any, wanted: str | list[str]) -> Problem:
+    names = [wanted] if isinstance(wanted, str) else [name for name in wanted if name != "null"]
+    what = dotted(path) if path else "the document"
+    return Problem(
+        path,
+        f"{what} is {_NAMES[_TYPES[type(value)]]}",
+        expected=" or ".join(_NAMES[name] for name in names),
+        got=_short(value),
+    )
+
+
+def _wrong_word(path: Path, value: Any, schema: dict[str, Any]) -> list[Problem]:
+    said, title = schema.get("errorMessage"), schema.get("title")
+    if "const" in schema and not _same(value, schema["const"]):
+        message = f"{title} {_short(value)} is not known" if title else _is(path, value)
+        expected = f"{path[-1]}: {schema['const']}" if path else _short(schema["const"])
+        return [Problem(path, said or message, expected=expected)]
+    words = schema.get("enum")
+    if words is None or any(_same(value, word) for word in words):
+        return []
+    message = f"unknown {title} {_short(value)}" if title else _is(path, value)
+    known = tuple(str(word) for word in words if word is not None)
+    expected = (", " if title else " or ").join(known)
+    return [Problem(path, said or message, expected=expected, word=str(value), known=known)]
+
+
+def _is(path: Path, value: Any) -> str:
+    return f"{dotted(path)} is {value!r}"
+
+
+def _wrong_text(path: Path, value: str, schema: dict[str, Any]) -> list[Problem]:
+    said = schema.get("errorMessage")
+    pattern = schema.get("pattern")
+    # Without the anchors: `$` would let a newline at the end of the text pass.
+    if pattern is not None and not re.fullmatch(pattern[1:-1], value):
+        title = schema.get("title", dotted(path))
+        expected = schema.get("patternErrorMessage", pattern)
+        return [Problem(path, said or f"not a valid {title}: {value!r}", expected=expected)]
+    what = f"{dotted(path)} has {len(value)} characters"
+    return _out_of_range(
+        path, len(value), what, said, schema.get("minLength"), schema.get("maxLength")
+    )
+
+
+def _wrong_number(path: Path, value: float, schema: dict[str, Any]) -> list[Problem]:
+    said, what = schema.get("errorMessage"), f"{dotted(path)} is {value}"
+    return _out_of_range(path, value, what, said, schema.get("minimum"), schema.get("maximum"))
+
+
+def _out_of_range(
+    path: Path, size: float, what: str, said: str | None, least: float | None, most: float | None
+) -> list[Problem]:
+    if least is not None and size < least:
+        return [Problem(path, said or what, expected=f"at least {least}")]
+    if most is not None and size > most:
+        return [Problem(path, said or what, expected=f"at most {most}")]
+    return []
+
+
+def _repeated(path: Path, value: list[Any]) -> list[Problem]:
+    found = []
+    seen = set()
+    for index, item in enumerate(value):
+        key = _comparable(item)
+        if key in seen:
+            message = f"{_short(item)} stands twice in {dotted(path)}"
+            found.append(Problem((*path, index), message, expected="each item once"))
+        seen.add(key)
+    return found
+
+
+def _comparable(value: Any) -> Any:
+    """Give something hashable that is equal where JSON values are."""
+    if isinstance(value, list):
+        return ("array", *map(_comparable, value))
+    if isinstance(value, dict):
+        return frozenset((key, _comparable(item)) for key, item in value.items())
+    # To Python, true is 1.
+    return ("boolean", value) if isinstance(value, bool) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(_comparable(a) == _comparable(b))
+
+
+def _unknown(path: Path, key: str, properties: dict[str, Any]) -> Problem:
+    where = f" in {dotted(path)}" if path else ""
+    known = tuple(name for name, schema in properties.items() if not _never(schema))
+    return Problem(
+        (*path, key),
+        f"unknown key {key!r}{where}",
+        "key",
+        expected=", ".join(known),
+        word=key,
+        known=known,
+    )
+
+
+def _never(schema: Schema) -> bool:
+    return schema is False or (isinstance(schema, dict) and schema.get("not") == {})
+
+
+def _forbidden(path: Path, schema: dict[str, Any]) -> Problem:
+    what = dotted(path) or "the document"
+    # A value that is wrong stands for itself, a key that no value makes right is what to remove.
+    never = not schema or schema.get("not") == {}
+    hint = f"remove {path[-1]!r}" if never and path else None
+    return Problem(
+        path,
+        schema.get("errorMessage", f"{what} is not allowed"),
+        "key" if never else "value",
+        hint=hint,
+    )
+
+
+def check(document: Document, problems: Iterable[Problem]) -> None:
+    """Do nothing if there are no problems.
+
+    Raises:
+        JobError: the first problem in the file, and in its `more` all others, each with its place;
+            of several at one value the first found.
+    """
+    first: dict[Path, Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.path, problem)
+    if not first:
+        return
+    placed = [(_place(document, problem), problem) for problem in first.values()]
+    placed.sort(key=lambda item: (item[0].line or 0, item[0].column or 0))
+    errors = [_error(place, problem) for place, problem in placed[:MAX_PROBLEMS]]
+    if len(placed) > MAX_PROBLEMS:
+        rest = len(placed) - MAX_PROBLEMS
+        errors.append(JobError(f"and {rest} more like these", place=Place(document.file)))
+    errors[0].more = tuple(errors[1:])
+    raise errors[0]
+
+
+def _place(document: Document, problem: Problem) -> Place:
+    if problem.where == "key":
+        return document.key_place(problem.path)
+    return document.place(problem.path[:-1] if problem.where == "missing" else problem.path)
+
+
+def _error(place: Place, problem: Problem) -> JobError:
+    hint = problem.hint or (suggestion(problem.word, problem.known) if problem.known else None)
+    return JobError(
+        problem.message, place=place, expected=problem.expected, got=problem.got, hint=hint
+    )
 
 
 def at(document: Document, path: Path) -> Any:
@@ -31,87 +333,6 @@ def at(document: Document, path: Path) -> Any:
             return None
         value = value[key]
     return value
-
-
-def mapping(
-    document: Document, path: Path, allowed: Iterable[str], required: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Give the mapping at `path`, whose keys are all known and among which all required ones are.
-
-    Raises:
-        JobError: not a mapping, an unknown key (with the nearest known one), or a missing key.
-    """
-    value = at(document, path)
-    if not isinstance(value, dict):
-        raise wrong_type(document, path, value, dict)
-    known = tuple(allowed)
-    for key in value:
-        if key not in known:
-            where = f" in {dotted(path)}" if path else ""
-            raise JobError(
-                f"unknown key {key!r}{where}",
-                place=document.key_place((*path, key)),
-                expected=", ".join(known),
-                hint=suggestion(key, known),
-            )
-    for key in required:
-        if key not in value:
-            raise JobError(
-                f"missing key {key!r}" + (f" in {dotted(path)}" if path else ""),
-                place=document.place(path),
-                hint="add `beddel: 1`" if key == "beddel" else f"add `{key}: …`",
-            )
-    return value
-
-
-def text(document: Document, path: Path) -> str:
-    """Give the text at `path`.
-
-    Raises:
-        JobError: it is something else.
-    """
-    return str(typed(document, path, str))
-
-
-def typed(document: Document, path: Path, kind: type) -> Any:
-    """Give the value at `path`, which is of exactly this type (true is not a whole number).
-
-    Raises:
-        JobError: it is something else.
-    """
-    value = at(document, path)
-    if type(value) is not kind:
-        raise wrong_type(document, path, value, kind)
-    return value
-
-
-def one_of(document: Document, path: Path, choices: Iterable[str]) -> str:
-    """Give the text at `path`, which is one of a few words.
-
-    Raises:
-        JobError: it is not, with the nearest one that is.
-    """
-    value = text(document, path)
-    words = tuple(choices)
-    if value not in words:
-        raise JobError(
-            f"{dotted(path)} is {value!r}",
-            place=document.place(path),
-            expected=" or ".join(words),
-            hint=suggestion(value, words),
-        )
-    return value
-
-
-def wrong_type(document: Document, path: Path, value: object, kind: type) -> JobError:
-    """Give the error for a value of the wrong type."""
-    what = dotted(path) if path else "the document"
-    return JobError(
-        f"{what} is {_NAMES.get(type(value), type(value).__name__)}",
-        place=document.place(path),
-        expected=_NAMES[kind],
-        got=_short(value),
-    )
 
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:

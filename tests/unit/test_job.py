@@ -115,11 +115,11 @@ BAD: list[tuple[str, str, str | None]] = [
         for key in ("modules", "env", "mounts", "workspace", "max_concurrent", "command")
     ),
     (HEAD, "job.yaml:1:1: a job has `code` or `file`, and here is neither", None),
-    (HEAD + "code:\n", "job.yaml:1:1: a job has `code` or `file`, and here is neither", None),
+    (HEAD + "code:\n", "job.yaml:4:6: code is nothing", None),
     (
         GOOD + "file: x.js\n",
-        "job.yaml:5:7: a job has `code` or `file`, and here are both",
-        None,
+        "job.yaml:5:1: a job has `code` or `file`, and here are both",
+        "remove 'file'",
     ),
     (HEAD + "code: 12\n", "job.yaml:4:7: code is a whole number", None),
     (HEAD + "code: [a]\n", "job.yaml:4:7: code is a list", None),
@@ -140,7 +140,7 @@ BAD: list[tuple[str, str, str | None]] = [
     (
         GOOD + "limits:\n  cpus: 1\n",
         "job.yaml:6:3: limits.cpus is for programs; an isolate cannot use it",
-        None,
+        "remove 'cpus'",
     ),
     (
         GOOD + "limits:\n  memory: 2MB\n",

@@ -201,7 +201,7 @@ KEYS = {
     *("warnings", "error"),
 }
 OUTCOME_KEYS = {"status", "reason", "exit_code", "signal", "limit"}
-ERROR_KEYS = {"code", "message", "file", "line", "column", "expected", "got", "hint"}
+ERROR_KEYS = {"more", "code", "message", "file", "line", "column", "expected", "got", "hint"}
 RECEIPT_KEYS = {"path", "bundle_path", "key_id", "key_origin", "log_index"}
 ERRORS: list[BeddelError] = [
     UsageError("no such option"),
@@ -272,6 +272,7 @@ def test_an_error_in_json_has_its_place_apart() -> None:
         "expected": "x",
         "got": "y",
         "hint": "z",
+        "more": [],
     }
 
 
