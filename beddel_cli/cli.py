@@ -379,6 +379,24 @@ def _profiles_show(
         print(f"{key:<12}  {visible(str(value))}")
 
 
+@app.command("schema", epilog="Example: beddel-cli schema job > job.schema.json")
+def _schema(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="[job|profile|receipt|json-output]", help="One format alone."),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a format, or of all, for editors and validators."""
+    from beddel_cli.schema_document import KINDS, standalone, whole
+    from beddel_cli.shape import suggestion
+
+    if kind is not None and kind not in KINDS:
+        raise UsageError(
+            f"no schema {kind!r}", expected=", ".join(KINDS), hint=suggestion(kind, KINDS)
+        )
+    sys.stdout.write((whole() if kind is None else standalone(kind)).decode("ascii"))
+
+
 _SigningKey = Annotated[
     str | None, typer.Option("--signing-key", metavar="FILE", help="This key, not the home's.")
 ]
