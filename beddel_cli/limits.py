@@ -95,7 +95,7 @@ def _parse_count(field: LimitField, value: object) -> int:
     # As `count` in schema.json says.
     if isinstance(value, str) and len(value) <= 21 and value.isascii() and value[:1].isdigit():
         digits = value.replace("_", "")
-        if digits.isdigit() and len(digits) <= 20:
+        if digits.isdigit():
             return int(digits)
     raise JobError(
         f"{field.key} is not a whole number: {value!r}", expected="a number such as 50000000"

@@ -85,7 +85,7 @@ def test_a_limit_is_read_in_its_smallest_unit(
         (FUEL, -5, "fuel is out of range: -5", None),
         (FUEL, 1 << 53, "fuel is out of range: 9007199254740992", None),
         (FUEL, "1e6", "fuel is not a whole number: '1e6'", None),
-        (FUEL, "9" * 21, f"fuel is not a whole number: '{'9' * 21}'", None),
+        (FUEL, "9" * 21, f"fuel is out of range: '{'9' * 21}'", None),
         (FUEL, "___", "fuel is not a whole number: '___'", None),
         (FUEL, "\u0665", "fuel is not a whole number: '\u0665'", None),
         (FUEL, 1.0, "fuel is not a whole number: 1.0", None),

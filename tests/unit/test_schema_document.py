@@ -1,0 +1,257 @@
+"""The schema document: what it says is what the code does, and each part stands alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import beddel_cli
+from beddel_cli import errors, outcome, render, schema_document
+from beddel_cli.limits import FIELDS, PROGRAM_ONLY_KEYS, LimitField, parse_limit
+from beddel_cli.plan import camel_case
+from beddel_cli.profile import PROTECTIONS
+from beddel_cli.receipt import PREDICATE_TYPE, STATEMENT_TYPE
+from beddel_cli.schema_document import KINDS, Definitions, standalone, whole
+from tests.support.cli import Result
+
+ROOT = Path(__file__).parents[2]
+WHOLE: dict[str, Any] = json.loads(whole())
+DEFS: dict[str, Any] = WHOLE["$defs"]
+
+
+def schemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """Give every mapping in a schema."""
+    if isinstance(schema, dict):
+        yield schema
+    for item in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(item, dict | list):
+            yield from schemas(item)
+
+
+def test_a_definition_read_alone_is_the_one_in_the_document() -> None:
+    definitions = Definitions()
+    assert {name: definitions(name) for name in DEFS} == DEFS
+    with pytest.raises(ValueError, match="substring not found"):
+        definitions("properties")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_standalone_schema_holds_all_it_refers_to_and_nothing_else(kind: str) -> None:
+    schema = json.loads(standalone(kind))
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == f"{WHOLE['$id']}/{kind}"
+    references = {item["$ref"] for item in schemas(schema) if "$ref" in item}
+    assert references == {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert schema["properties"] == DEFS[kind]["properties"]
+    assert standalone(kind).isascii()
+
+
+def test_every_definition_is_of_use_and_says_what_it_is() -> None:
+    used = {name for kind in KINDS for name in json.loads(standalone(kind))["$defs"]}
+    assert used | set(KINDS) == set(DEFS)
+    for name, schema in DEFS.items():
+        assert schema["description"], name
+        for key, inner in schema.get("properties", {}).items():
+            plain = schema_document.KINDS[:2]
+            assert name not in plain or "description" in inner or "$ref" in inner, (name, key)
+
+
+def test_the_schema_beside_the_samples_is_the_one_of_jobs() -> None:
+    assert (Path(beddel_cli.__file__).parent / "samples" / "job.schema.json").read_bytes() == (
+        standalone("job")
+    )
+
+
+def test_each_sample_tells_editors_where_its_schema_is() -> None:
+    samples = sorted((Path(beddel_cli.__file__).parent / "samples").glob("*.yaml"))
+    assert len(samples) >= 6
+    for sample in samples:
+        first = sample.read_text("utf-8").splitlines()[0]
+        name = first.removeprefix("# yaml-language-server: $schema=")
+        assert first != name, sample
+        assert (sample.parent / name).read_bytes() == standalone("job")
+
+
+def words(*path: str) -> list[Any]:
+    item: Any = DEFS
+    for key in path:
+        item = item[key]
+    return list(item["enum"])
+
+
+def test_words_and_keys_in_the_schema_are_those_of_the_code() -> None:
+    keys = [field.key for field in FIELDS]
+    limits = DEFS["job-limits"]["properties"]
+    assert set(limits) == {*keys, *PROGRAM_ONLY_KEYS}
+    programs = DEFS["isolate-job"]["properties"]["limits"]["properties"]
+    assert set(programs) == set(PROGRAM_ONLY_KEYS)
+    isolate = DEFS["profile"]["properties"]["isolate"]["properties"]
+    assert list(isolate["limits"]["properties"]) == isolate["limits"]["required"] == keys
+    for field in FIELDS:
+        for table in (limits, isolate["limits"]["properties"]):
+            assert table[field.key]["$ref"] == f"#/$defs/{field.kind}"
+    assert set(isolate["required"]["items"]["enum"]) == set(PROTECTIONS)
+    assert set(words("plan", "properties", "required", "items")) == set(PROTECTIONS)
+    ending = DEFS["predicate"]["properties"]["outcome"]["properties"]
+    assert ending["status"]["enum"] == list(outcome.STATUSES)
+    assert ending["reason"]["enum"] == list(outcome.REASONS)
+    assert set(ending["exitCode"]["enum"]) == {code for _, code, _ in outcome.REASONS.values()}
+    assert list(DEFS["plan"]["properties"]["limits"]["properties"]) == [
+        camel_case(field.field) for field in FIELDS
+    ]
+    statement = DEFS["receipt"]["properties"]
+    assert statement["_type"]["const"] == STATEMENT_TYPE
+    assert statement["predicateType"]["const"] == PREDICATE_TYPE
+    assert DEFS["json-output"]["properties"]["schema"]["const"] == render.JSON_SCHEMA
+
+
+def test_the_keys_of_a_job_are_those_its_reader_looks_at() -> None:
+    source = (Path(beddel_cli.__file__).parent / "job.py").read_text("utf-8")
+    read = set(re.findall(r'at\(document, \("(\w+)",\)\)', source))
+    never = {key for key, item in DEFS["job"]["properties"].items() if item.get("not") == {}}
+    assert read | {"beddel", "network"} == set(DEFS["job"]["properties"]) - never
+
+
+def test_an_error_in_json_has_the_keys_of_the_schema() -> None:
+    error = errors.JobError("a")
+    error.more = (errors.JobError("b"),)
+    shown = json.loads(render.json_of_error(error))["error"]
+    schema = DEFS["json-output"]["properties"]["error"]["properties"]
+    assert set(shown) == set(schema)
+    assert set(shown["more"][0]) == set(schema["more"]["items"]["properties"])
+
+
+PATTERNS = sorted(
+    {item["pattern"] for item in schemas(DEFS) if isinstance(item.get("pattern"), str)}
+)
+# Our patterns are a row of pieces, each a class or character with one bounded or starred
+# repetition, or an optional or alternative group of such pieces.
+PIECE = r"(?:\[[^]\\]*(?:\\t[^]\\]*)?\]|\\\.|[A-Za-z:-])(?:\*|\{[0-9]+(?:,[0-9]+)?\})?"
+GROUP = rf"\((?:{PIECE})+(?:\|(?:{PIECE})+)*\)\??"
+SHAPE = re.compile(rf"\^(?:{PIECE}|{GROUP})+\$")
+
+
+# What may match nothing, so that what stands before and after it meets.
+NOTHING = re.compile(r"\([^)]*\)\?|(?:\[[^]]*\]|\\.|[^]\\])\{0,[0-9]+\}")
+
+
+def is_plain(pattern: str) -> bool:
+    """Tell whether a pattern has our shape, and something certain between any two stars."""
+    between = NOTHING.sub("", pattern).split("*")[1:-1]
+    apart = all(
+        re.fullmatch(rf"(?:{PIECE}|{GROUP})+(?:\[[^]]*\]|[^]\\])", part) for part in between
+    )
+    return bool(SHAPE.fullmatch(pattern)) and apart
+
+
+def test_patterns_are_of_a_shape_that_cannot_be_slow_and_means_the_same_in_javascript() -> None:
+    assert len(PATTERNS) >= 6
+    for pattern in PATTERNS:
+        assert is_plain(pattern), pattern
+    for slow in (r"^(a*)*$", r"^(a|a)*$", r"^a*.*$", r"^\d*$", r"^(?=a)$", r"a*$", "^a|b$"):
+        assert not is_plain(slow), slow
+    for slow in ("^a*a*$", "^a*(b)?a*$", "^[ab]*b{0,3}[ab]*$"):
+        assert not is_plain(slow), slow
+
+
+def cpu_seconds(act: Callable[[], object]) -> float:
+    def once() -> float:
+        started = time.process_time()
+        act()
+        return time.process_time() - started
+
+    return min(once() for _ in range(3))
+
+
+HOSTILE = ("0", "a", "1.", " ", "\t", " \t", "0_", "9" * 18 + " ", "-", "0.0", "2MiB", "\n", "a-")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_no_pattern_takes_long_over_hostile_text(pattern: str) -> None:
+    compiled = re.compile(pattern)
+    for unit in HOSTILE:
+        for end in ("", "!", "\n", "B", "Z"):
+            text = unit * (100_000 // len(unit)) + end
+            assert cpu_seconds(lambda text=text: compiled.fullmatch(text)) < 0.05  # type: ignore[misc]
+            assert cpu_seconds(lambda text=text: compiled.search(text)) < 0.05  # type: ignore[misc]
+
+
+def kind_matches(kind: str, value: object) -> bool:
+    schema = DEFS[kind]
+    if isinstance(value, int):
+        return "integer" in schema["type"] and schema["minimum"] <= value <= schema["maximum"]
+    return isinstance(value, str) and bool(re.fullmatch(schema["pattern"][1:-1], value))
+
+
+NUMBERS = (
+    "0",
+    "1",
+    "1.5",
+    "1.",
+    ".5",
+    "1_0",
+    "_1",
+    "9" * 18,
+    "9" * 19,
+    "9" * 21,
+    "9" * 22,
+    "٣",
+    "-1",
+)
+UNITS = (
+    "",
+    "B",
+    "KiB",
+    "MiB",
+    "MB",
+    "GiB",
+    "ms",
+    "s",
+    "min",
+    "m",
+    " s",
+    "\ts ",
+    "\ns",
+    "s\n",
+    "\u2003B",
+)
+BEYOND = ("is out of range", "is not a whole number of its", "is not a number with a unit")
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.key)
+def test_a_limit_that_is_read_fits_the_schema_and_one_beyond_it_has_a_reason(
+    field: LimitField,
+) -> None:
+    seen = set()
+    for value in [number + unit for number in NUMBERS for unit in UNITS] + [0, 1, -1, 1 << 53]:
+        try:
+            parse_limit(field, value)
+            problem = None
+        except errors.JobError as error:
+            problem = error.message
+        fits = kind_matches(field.kind, value)
+        seen.add((fits, problem is None))
+        assert fits or problem is not None, value
+        if fits and problem is not None:
+            assert any(reason in problem for reason in BEYOND), (value, problem)
+    assert {(True, True), (False, False)} <= seen
+
+
+def test_the_command_prints_the_whole_or_one_part(run_cli: Callable[..., Result]) -> None:
+    assert run_cli("schema").stdout == whole()
+    for kind in KINDS:
+        done = run_cli("schema", kind)
+        assert (done.returncode, done.stdout, done.stderr) == (0, standalone(kind), b"")
+    wrong = run_cli("schema", "jobs")
+    assert (wrong.returncode, wrong.stdout) == (2, b"")
+    assert wrong.message == (
+        "beddel-cli: no schema 'jobs'\n"
+        "  expected  job, profile, receipt, json-output\n"
+        "  hint      did you mean 'job'?\n"
+    )
