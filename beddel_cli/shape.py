@@ -3,7 +3,8 @@
 The interpreter of the part of JSON Schema 2020-12 that our schema uses: $ref into $defs, allOf,
 not, if/then/else, type, const, enum, pattern, minLength, maxLength, minimum, maximum, properties,
 required, additionalProperties, items, minItems, uniqueItems, and boolean schemas. Editors read
-`errorMessage` and `patternErrorMessage` of the same document, and so do we: both say the same.
+`errorMessage` and `patternErrorMessage` of the same document, and so do we: both say the same. A
+`title` of a value names it in messages. Keywords that are not listed here are not looked at.
 
 Two differences from the letter of the standard: 1.0 is no whole number, since nobody who writes it
 means one, and a pattern is `^…$` over the whole text, a newline at its end included.
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     Definitions = Callable[[str], Schema]
     Reader = Callable[[Path, Any], "Problem | None"]
 
-# More would not be read, and each costs its suggestion.
+# More would not be read. No collection is searched further than that either, since a hostile file
+# has thousands; its members come in the order of the file, so these are the first.
 MAX_PROBLEMS = 20
 _REFERENCE = "#/$defs/"
 _TYPES = {
@@ -125,11 +127,13 @@ class _Check:
     def _wrong_mapping(
         self, path: Path, value: dict[str, Any], schema: dict[str, Any]
     ) -> list[Problem]:
-        found = []
+        found: list[Problem] = []
         properties = schema.get("properties", {})
         more = schema.get("additionalProperties", True)
-        # A mapping about which nothing is said, such as an input, is not walked.
+        # A mapping about which nothing is said, such as a large input, is not walked.
         for key, item in value.items() if properties or more is not True else ():
+            if len(found) > MAX_PROBLEMS:
+                break
             if key in properties:
                 found += self.problems((*path, key), item, properties[key])
             elif more is False:
@@ -165,6 +169,8 @@ class _Check:
             found += _repeated(path, value)
         if "items" in schema:
             for index, item in enumerate(value):
+                if len(found) > MAX_PROBLEMS:
+                    break
                 found += self.problems((*path, index), item, schema["items"])
         return found
 
@@ -235,9 +241,11 @@ def _out_of_range(
 
 
 def _repeated(path: Path, value: list[Any]) -> list[Problem]:
-    found = []
+    found: list[Problem] = []
     seen = set()
     for index, item in enumerate(value):
+        if len(found) > MAX_PROBLEMS:
+            break
         key = _comparable(item)
         if key in seen:
             message = f"{_short(item)} stands twice in {dotted(path)}"
@@ -257,6 +265,8 @@ def _comparable(value: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, str):
+        return bool(a == b)
     return bool(_comparable(a) == _comparable(b))
 
 
@@ -265,7 +275,7 @@ def _unknown(path: Path, key: str, properties: dict[str, Any]) -> Problem:
     known = tuple(name for name, schema in properties.items() if not _never(schema))
     return Problem(
         (*path, key),
-        f"unknown key {key!r}{where}",
+        f"unknown key {_short(key)}{where}",
         "key",
         expected=", ".join(known),
         word=key,
@@ -306,8 +316,7 @@ def check(document: Document, problems: Iterable[Problem]) -> None:
     placed.sort(key=lambda item: (item[0].line or 0, item[0].column or 0))
     errors = [_error(place, problem) for place, problem in placed[:MAX_PROBLEMS]]
     if len(placed) > MAX_PROBLEMS:
-        rest = len(placed) - MAX_PROBLEMS
-        errors.append(JobError(f"and {rest} more like these", place=Place(document.file)))
+        errors.append(JobError("and more; these are the first", place=Place(document.file)))
     errors[0].more = tuple(errors[1:])
     raise errors[0]
 
@@ -337,6 +346,9 @@ def at(document: Document, path: Path) -> Any:
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
     """Give `did you mean …?` for a near miss, else None."""
+    # The time it takes grows with the word, which a hostile file chooses; no key of ours is long.
+    if len(word) > 64:
+        return None
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import beddel_cli
-from beddel_cli import errors, outcome, render, schema_document
+from beddel_cli import errors, outcome, render, schema_document, shape
 from beddel_cli.limits import FIELDS, PROGRAM_ONLY_KEYS, LimitField, parse_limit
 from beddel_cli.plan import camel_case
 from beddel_cli.profile import PROTECTIONS
@@ -50,6 +50,33 @@ def test_a_standalone_schema_holds_all_it_refers_to_and_nothing_else(kind: str) 
     assert references == {f"#/$defs/{name}" for name in schema["$defs"]}
     assert schema["properties"] == DEFS[kind]["properties"]
     assert standalone(kind).isascii()
+
+
+CHECKED = {
+    *("$ref", "allOf", "not", "if", "then", "else", "type", "const", "enum", "pattern"),
+    *("minLength", "maxLength", "minimum", "maximum", "properties", "required"),
+    *("additionalProperties", "items", "minItems", "uniqueItems"),
+}
+SAID = {"title", "description", "examples", "errorMessage", "patternErrorMessage", "doNotSuggest"}
+
+
+def keywords(schema: Any) -> Iterator[str]:
+    """Give the keywords of a schema, which names of properties are not."""
+    if not isinstance(schema, dict):
+        return
+    yield from schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("allOf", ())]
+    inner += [schema.get(key) for key in ("not", "if", "then", "else", "items")]
+    for item in (*inner, schema.get("additionalProperties")):
+        yield from keywords(item)
+
+
+def test_the_schema_uses_no_keyword_that_our_interpreter_would_pass_over() -> None:
+    used = {word for schema in DEFS.values() for word in keywords(schema)}
+    assert used <= CHECKED | SAID
+    described = shape.__doc__ or ""
+    assert all(f"{word}" in described for word in CHECKED)
+    assert {"if", "pattern", "uniqueItems", "not"} <= used, "the control: the walk sees them"
 
 
 def test_every_definition_is_of_use_and_says_what_it_is() -> None:

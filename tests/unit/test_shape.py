@@ -172,11 +172,18 @@ def test_a_reader_checks_instead_of_the_definition_it_stands_for() -> None:
         assert [item.message for item in found] == messages
 
 
+class Untouched(dict[str, Any]):
+    """A mapping that nobody may walk."""
+
+    def items(self) -> Any:
+        raise AssertionError("walked")
+
+
 def test_a_value_about_which_nothing_is_said_is_not_looked_at() -> None:
-    deep: Any = 1
-    for _ in range(100_000):
-        deep = [{"a": deep}]
-    assert problems({"input": deep}, obj(input={"description": "any"})) == []
+    large = {"input": Untouched(a=1)}
+    assert problems(large, obj(input={"description": "any"})) == []
+    with pytest.raises(AssertionError, match="walked"):
+        problems(large, obj(input={"properties": {"a": True}}))
 
 
 SCHEMA = {
@@ -233,13 +240,25 @@ def test_one_value_has_one_problem() -> None:
     assert caught.value.expected == "a: 1"
 
 
-def test_a_flood_of_problems_is_cut_and_counted() -> None:
-    text = "".join(f"k{n}: 1\n" for n in range(shape.MAX_PROBLEMS + 5))
+FLOODS: list[tuple[str, shape.Schema]] = [
+    ("".join(f"k{n}: 1\n" for n in range(500)), obj()),
+    ("- 1\n" * 500, {"items": {"type": "string"}}),
+    ("- 1\n" * 500, {"uniqueItems": True}),
+    ("".join(f"- k{n}: 1\n" for n in range(500)), {"items": obj()}),
+]
+
+
+@pytest.mark.parametrize(("text", "schema"), FLOODS, ids=range(len(FLOODS)))
+def test_a_flood_of_problems_is_cut_and_told_from_its_start(text: str, schema: Any) -> None:
     with pytest.raises(JobError) as caught:
-        check(text, obj())
-    assert len(caught.value.more) == shape.MAX_PROBLEMS
-    last = caught.value.more[-1]
-    assert (str(last.place), last.message) == ("f.yaml", "and 5 more like these")
+        check(text, schema)
+    lines = [error.place.line for error in (caught.value, *caught.value.more) if error.place]
+    first = lines[0]
+    assert first is not None
+    assert lines == [*range(first, first + shape.MAX_PROBLEMS), None]
+    assert first <= 2
+    assert caught.value.more[-1].message == "and more; these are the first"
+    assert len(problems(parse_yaml(text.encode(), "f").value, schema)) == shape.MAX_PROBLEMS + 1
 
 
 def test_what_is_not_there_is_none() -> None:
