@@ -18,7 +18,7 @@ from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, Option
 from beddel_cli.render import error_object, error_text, json_of_error
-from beddel_cli.run_command import passphrase_prompt, run_command
+from beddel_cli.run_command import in_github_actions, passphrase_prompt, run_command
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
@@ -94,7 +94,12 @@ def _dispatch(arguments: Sequence[str], runs: bool) -> int:
         error = raised
     if runs and "--json" in arguments:
         sys.stdout.write(json_of_error(error).decode("ascii"))
-    sys.stderr.write(error_text(error))
+    note = error_text(error)
+    if runs and in_github_actions():
+        from beddel_cli.github_actions import note_of_error
+
+        note = note_of_error(error, note, os.environ)
+    sys.stderr.write(note)
     return error.exit_code if runs else EXIT_USAGE
 
 

@@ -48,6 +48,7 @@ OPTIONS = (
     *(_value(field.key, field.kind.upper(), f"Tighten: {field.help}.") for field in FIELDS),
     _value("receipt", "FILE", "Write the receipt (DSSE) here instead of into BEDDEL_HOME."),
     _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),
+    _value("predicate", "FILE", "Also write the bare predicate, for another tool to attest."),
     _value("heap_snapshot", "FILE", "Write the isolate's linear memory as it was at the end."),
     _value("signing_key", "FILE", "Sign with this PKCS#8 PEM key."),
     Option("require_key", ("--require-key",), FLAG, "", None, "Never make a key; fail instead."),

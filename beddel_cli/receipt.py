@@ -90,6 +90,11 @@ def make_statement(run: Run) -> bytes:
     return canonical_json(_with_large_integers_as_text(statement))
 
 
+def make_predicate(run: Run) -> bytes:
+    """Give the statement's `predicate` alone, in the very bytes it has there."""
+    return canonical_json(_with_large_integers_as_text(_predicate(run)))
+
+
 def sha256(data: bytes) -> dict[str, str]:
     """Give an in-toto DigestSet of some bytes."""
     return {"sha256": hashlib.sha256(data).hexdigest()}

@@ -33,8 +33,17 @@ def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
     outcome = run.outcome
     status = coloured(outcome.status, outcome.status) if colour else outcome.status
     lines = [f"{status}  {visible(run.job.id)}  exit {outcome.exit_code}"]
-    rows = [
-        *_reason_rows(run),
+    rows = summary_rows(run, verbose=verbose)
+    width = max(len(label) for label, _ in rows)
+    lines += [f"  {label:<{width}}  {text}" for label, text in rows]
+    return "\n".join(lines) + "\n"
+
+
+def summary_rows(run: Finished, *, verbose: bool = False) -> list[tuple[str, str]]:
+    """Give the labelled lines of the summary; every text in them is safe to show."""
+    outcome = run.outcome
+    return [
+        *reason_rows(run),
         *_console_rows(outcome, everything=verbose),
         ("profile", _profile(run)),
         ("time", _time(run)),
@@ -48,13 +57,11 @@ def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
         *(("warning", visible(text)) for text in run.warnings),
         ("receipt", visible(run.receipt_path)),
         *((("bundle", visible(run.bundle_path)),) if run.bundle_path else ()),
+        *((("predicate", visible(run.predicate_path)),) if run.predicate_path else ()),
         *((("heap", visible(run.snapshot_path)),) if run.snapshot_path else ()),
         ("key", _key(run)),
         ("verify", _verify_command(run)),
     ]
-    width = max(len(label) for label, _ in rows)
-    lines += [f"  {label:<{width}}  {text}" for label, text in rows]
-    return "\n".join(lines) + "\n"
 
 
 def trouble(run: Finished, *, colour: bool) -> str:
@@ -64,7 +71,7 @@ def trouble(run: Finished, *, colour: bool) -> str:
         return ""
     status = coloured(outcome.status, outcome.status) if colour else outcome.status
     lines = [f"{status}  {visible(run.job.id)}  exit {outcome.exit_code}"]
-    lines += [f"  {label:<7}  {text}" for label, text in _reason_rows(run)]
+    lines += [f"  {label:<7}  {text}" for label, text in reason_rows(run)]
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +83,8 @@ def _console_rows(outcome: Outcome, *, everything: bool) -> list[tuple[str, str]
     return [("console", f"… {hidden} earlier, all with -v or --json"), *rows] if hidden else rows
 
 
-def _reason_rows(run: Finished) -> list[tuple[str, str]]:
+def reason_rows(run: Finished) -> list[tuple[str, str]]:
+    """Give the lines that say why a run did not succeed; none when it did."""
     outcome = run.outcome
     if outcome.status == SUCCESS:
         return []
@@ -101,14 +109,20 @@ def _reason(run: Finished) -> str:
     outcome = run.outcome
     text = visible(outcome.message or outcome.reason)
     if outcome.limit is not None:
-        place = dict(run.job.limit_places).get(BY_KEY[outcome.limit].field)
-        if place and _from_job(run, outcome.limit):
+        place = _limit_place(run, outcome.limit)
+        if place:
             text += f" (set at {visible(str(place))})"
         if outcome.ended_by is not None:
             text += f"; ended by the {outcome.ended_by}"
         if outcome.reason == "wall":
             text += f" after {_seconds(outcome.usage.wall_ns)}"
     return text
+
+
+def _limit_place(run: Finished, key: str) -> Place | None:
+    """Give where the job sets a limit; None where something tighter took its place."""
+    place = dict(run.job.limit_places).get(BY_KEY[key].field)
+    return place if _from_job(run, key) else None
 
 
 def _from_job(run: Finished, key: str) -> bool:
@@ -295,6 +309,7 @@ def json_document(run: Finished) -> bytes:
         "receipt": {
             "path": run.receipt_path,
             "bundle_path": run.bundle_path,
+            "predicate_path": run.predicate_path,
             "key_id": run.key.key_id,
             "key_origin": run.key.origin,
             "log_index": None,
@@ -342,6 +357,14 @@ def _json_error(run: Finished) -> dict[str, Any] | None:
         got=refusal.found if refusal else None,
         hint=refusal.fix if refusal else _next(run),
     )
+
+
+def annotation_place(run: Finished) -> Place | None:
+    """Give the place in a file that explains the ending: of the error, or of the job's limit."""
+    limit = run.outcome.limit
+    if limit is not None and run.refusal is None:
+        return _limit_place(run, limit)
+    return _place(run)
 
 
 def _place(run: Finished) -> Place | None:

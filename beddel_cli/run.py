@@ -52,6 +52,7 @@ class Asked:
     settings: tuple[str, ...] = ()
     receipt: str | None = None
     bundle: str | None = None
+    predicate: str | None = None
     heap_snapshot: str | None = None
     signing_key: str | None = None
     prompt: Callable[[str], str] | None = None
@@ -65,7 +66,7 @@ class Finished:
 
     Attributes:
         statement: the signed bytes.
-        receipt_path, bundle_path: where they were written.
+        receipt_path, bundle_path, predicate_path: where they were written.
         wall_ns, cpu_ns: of the whole run until signing, both processes for the CPU.
     """
 
@@ -82,6 +83,7 @@ class Finished:
     statement: bytes
     receipt_path: str
     bundle_path: str | None
+    predicate_path: str | None
     snapshot_path: str | None
     wall_ns: int
     cpu_ns: int
@@ -195,6 +197,7 @@ def _check_outputs(asked: Asked, job: Job) -> None:
     for flag, path in (
         ("--receipt", asked.receipt),
         ("--bundle", asked.bundle),
+        ("--predicate", asked.predicate),
         ("--heap-snapshot", asked.heap_snapshot),
     ):
         if path is None:
@@ -335,7 +338,7 @@ def _sign_and_write(
     """Sign what is known and write it out; `started`: monotonic, CPU and calendar time in ns."""
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
     from beddel_cli.home import write_whole
-    from beddel_cli.receipt import make_statement
+    from beddel_cli.receipt import make_predicate, make_statement
 
     run = _describe(asked, ending, key, started)
     statement = make_statement(run)
@@ -345,6 +348,8 @@ def _sign_and_write(
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
+    if asked.predicate is not None:
+        write_whole(asked.predicate, make_predicate(run), 0o600)
     # Last: the run has its receipt even where the copy of its memory finds no room.
     if snapshot is not None and asked.heap_snapshot is not None:
         write_whole(asked.heap_snapshot, snapshot, 0o600)
@@ -363,6 +368,7 @@ def _sign_and_write(
         statement=statement,
         receipt_path=receipt_path,
         bundle_path=asked.bundle,
+        predicate_path=asked.predicate,
         snapshot_path=asked.heap_snapshot if snapshot is not None else None,
         wall_ns=run.wall_ns,
         cpu_ns=run.cpu_ns + worker_cpu_ns,

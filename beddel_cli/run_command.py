@@ -6,6 +6,7 @@ Both ways in (the short one of `__main__` and Typer's) end here.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from time import gmtime, strftime
 
@@ -84,6 +85,7 @@ def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
         settings=tuple(settings) if isinstance(settings, list) else (),
         receipt=_text(values, "receipt"),
         bundle=_text(values, "bundle"),
+        predicate=_text(values, "predicate"),
         heap_snapshot=_text(values, "heap_snapshot"),
         signing_key=_text(values, "signing_key"),
         prompt=passphrase_prompt(),
@@ -138,6 +140,11 @@ def passphrase_prompt() -> Callable[[str], str] | None:
     return ask
 
 
+def in_github_actions() -> bool:
+    """Tell whether a GitHub Actions runner reads what this command prints."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def _print_run(finished: Finished, values: Values) -> int:
     import signal
 
@@ -162,6 +169,8 @@ def _print_run(finished: Finished, values: Values) -> int:
         result = render.json_document(finished)
     else:
         result = _output(finished, raw=bool(values["raw"]))
+    if in_github_actions():
+        note = _note_for_github(finished, note, values)
     _write(2, note.encode("utf-8", "backslashreplace"))
     if not _write(1, result):
         _write(2, b"beddel-cli: standard output is closed or full; the receipt is written\n")
@@ -169,10 +178,27 @@ def _print_run(finished: Finished, values: Values) -> int:
     return finished.outcome.exit_code
 
 
+def _note_for_github(ended: Finished | BeddelError, note: str, values: Values) -> str:
+    """Give what standard error gets in a step, and write the step's summary."""
+    from beddel_cli import github_actions
+
+    if isinstance(ended, BeddelError):
+        shown = github_actions.note_of_error(ended, note, os.environ)
+    else:
+        quiet = bool(values["quiet"])
+        shown = github_actions.note_of_run(ended, note, os.environ, quiet=quiet)
+    # Whoever asked for JSON lines reads them with a program; they hold no command.
+    return note if values["log_format"] == "json" else shown
+
+
 def _output(finished: Finished, *, raw: bool) -> bytes:
     output = finished.outcome.output
     if output is None:
         return b""
+    if not raw and in_github_actions() and not stat.S_ISREG(os.fstat(1).st_mode):
+        from beddel_cli.github_actions import for_step_log
+
+        output = for_step_log(output)
     if not raw and os.isatty(1):
         from beddel_cli.terminal import json_for_terminal
 
@@ -187,6 +213,8 @@ def _print_error(error: BeddelError, values: Values) -> int:
         note = render.log_line_of_error(error, _now())
     else:
         note = render.error_text(error)
+    if in_github_actions():
+        note = _note_for_github(error, note, values)
     if values["json"]:
         _write(1, render.json_of_error(error))
     _write(2, note.encode("utf-8", "backslashreplace"))

@@ -50,8 +50,12 @@ class Home:
     work: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Give the caller's environment with these folders and nothing else of beddel's."""
-        kept = {name: value for name, value in os.environ.items() if "BEDDEL" not in name}
+        """Give the caller's environment with these folders, nothing else of beddel's, no CI's."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if "BEDDEL" not in name and not name.startswith(("GITHUB_", "RUNNER_"))
+        }
         return kept | {"BEDDEL_HOME": str(self.home), "BEDDEL_CACHE_DIR": str(self.cache)} | more
 
     @property

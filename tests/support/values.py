@@ -178,6 +178,7 @@ def finished(outcome: Outcome, **changes: Any) -> Finished:
         statement=b"{}",
         receipt_path="/home/a/receipts/one.dsse.json",
         bundle_path=None,
+        predicate_path=None,
         snapshot_path=None,
         wall_ns=20_000_000,
         cpu_ns=15_000_000,

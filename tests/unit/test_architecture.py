@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "receipt": {"json_strict", "plan", "record"},
     "options": {"limits", "record"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
+    "github_actions": {"errors", "render", "terminal"},
 }
 STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
 PURE = ("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse")
@@ -217,23 +218,25 @@ HEAVY = {
     *("difflib", "argparse", "asyncio", "random", "traceback"),
 }
 SHELL_OF_TYPER = {"beddel_cli.cli", "beddel_cli.verify", "beddel_cli.isolate.wasm"}
+ONLY_ON_GITHUB = "beddel_cli.github_actions"
 
 
-def loaded(home: Home, *arguments: str | Path) -> set[str]:
+def loaded(home: Home, *arguments: str | Path, **variables: str) -> set[str]:
     """Give the modules that a command imports beyond those of a bare interpreter."""
 
     def named(stderr: bytes) -> set[str]:
         lines = stderr.decode("utf-8", "replace").splitlines()
         return {x.rpartition("|")[2].strip() for x in lines if x.startswith("import time:")}
 
-    environment = home.environment()
+    environment = home.environment(**variables)
     bare = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "pass"],
         env=environment,
         capture_output=True,
         check=True,
     )
-    done = home.run(*arguments, command=(sys.executable, "-X", "importtime", "-m", "beddel_cli"))
+    command = (sys.executable, "-X", "importtime", "-m", "beddel_cli")
+    done = home.run(*arguments, command=command, env=environment)
     assert done.returncode == 0, done.message
     return named(done.stderr) - named(bare.stderr)
 
@@ -245,6 +248,15 @@ def test_a_plain_run_loads_only_what_it_uses(home: Home) -> None:
     assert "beddel_cli.run" in modules, "the control: the listing is of this run"
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
     assert modules & SHELL_OF_TYPER == set()
+    assert ONLY_ON_GITHUB not in modules
+
+
+def test_what_github_needs_is_loaded_on_github_alone(home: Home) -> None:
+    job = home.job("return input", input=[1])
+    home.run("run", job)
+    modules = loaded(home, "run", job, "-q", GITHUB_ACTIONS="true")
+    assert ONLY_ON_GITHUB in modules
+    assert {name.partition(".")[0] for name in modules} & HEAVY == set()
 
 
 def test_the_long_way_round_is_seen_to_load_typer(home: Home) -> None:

@@ -202,7 +202,7 @@ KEYS = {
 }
 OUTCOME_KEYS = {"status", "reason", "exit_code", "signal", "limit"}
 ERROR_KEYS = {"more", "code", "message", "file", "line", "column", "expected", "got", "hint"}
-RECEIPT_KEYS = {"path", "bundle_path", "key_id", "key_origin", "log_index"}
+RECEIPT_KEYS = {"path", "bundle_path", "predicate_path", "key_id", "key_origin", "log_index"}
 ERRORS: list[BeddelError] = [
     UsageError("no such option"),
     JobError("bad", place=Place("a.yaml", 3, 4), expected="x", got="y", hint="z"),
@@ -272,7 +272,6 @@ def test_an_error_in_json_has_its_place_apart() -> None:
         "expected": "x",
         "got": "y",
         "hint": "z",
-        "more": [],
     }
 
 

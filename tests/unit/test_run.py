@@ -11,7 +11,7 @@ from beddel_cli.keys import generate_key, load_public_key
 from tests.support.cli import Home
 
 
-@pytest.mark.parametrize("flag", ["--receipt", "--bundle", "--heap-snapshot"])
+@pytest.mark.parametrize("flag", ["--receipt", "--bundle", "--predicate", "--heap-snapshot"])
 @pytest.mark.parametrize("what", ["the job", "the input", "the signing key"])
 def test_no_output_takes_the_place_of_what_the_run_reads(home: Home, flag: str, what: str) -> None:
     key = home.work / "key.pem"
