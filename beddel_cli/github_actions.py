@@ -108,9 +108,7 @@ def annotation(
     return f"::{kind} {written}::{_data(lines)}\n"
 
 
-def _place_properties(
-    place: Place | None, environ: Mapping[str, str]
-) -> Iterable[tuple[str, str]]:
+def _place_properties(place: Place | None, environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     # `<stdin>` is no file that GitHub could show.
     if place is None or place.file.startswith("<"):
         return
@@ -185,7 +183,9 @@ def summary_of_errors(errors: Sequence[BeddelError]) -> str:
 
 
 def _table(status: str, rows: Iterable[tuple[str, str]]) -> str:
-    lines = [f"<tr><th>{label}</th><td><code>{_cell(text)}</code></td></tr>" for label, text in rows]
+    lines = [
+        f"<tr><th>{label}</th><td><code>{_cell(text)}</code></td></tr>" for label, text in rows
+    ]
     # Blank lines around the table, none in it.
     return "\n".join(("", f"### beddel-cli: {status}", "", "<table>", *lines, "</table>", "", ""))
 
