@@ -11,6 +11,7 @@ import yaml
 
 from beddel_cli.github_actions import ONLY_THIS_RUN
 from beddel_cli.keys import generate_key, load_public_key
+from beddel_cli.receipt import PREDICATE_TYPE
 from tests.support.cli import Home
 from tests.support.github_runner import ACTION, Job, Runner
 
@@ -290,3 +291,22 @@ def test_nothing_is_cached_and_home_cache_and_artifact_lie_apart() -> None:
     folders += re.findall(r"artifact=%s\\n' \"(\S+)\"", SOURCE)
     assert sorted(folders) == ["$work/artifact", "$work/cache", "$work/home"]
     assert not any(a != b and f"{a}/".startswith(f"{b}/") for a in folders for b in folders)
+
+
+def test_the_readme_uses_what_the_action_has() -> None:
+    readme = (ACTION.parent / "README.md").read_text("utf-8")
+    section = readme.partition("## In CI\n")[2].partition("\n## ")[0]
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    action = yaml.safe_load(SOURCE)
+    steps = yaml.safe_load(snippet)["steps"]
+    (ours,) = (step for step in steps if step["uses"].startswith("beddel/"))
+    (attest,) = (step for step in steps if step["uses"].startswith("actions/attest@"))
+    assert set(ours["with"]) <= set(action["inputs"])
+    assert attest["with"]["predicate-type"] == PREDICATE_TYPE
+    assert attest["with"]["subject-path"] == ours["with"]["job"]
+    used = re.findall(rf"steps\.{ours['id']}\.outputs\.([\w-]+)", snippet)
+    assert used
+    assert set(used) <= set(action["outputs"])
+    named = set(re.findall(r"`([a-z-]+)`", section))
+    assert set(action["outputs"]) <= named
+    assert set(action["inputs"]) <= named | set(ours["with"])
