@@ -37,7 +37,7 @@ JSON = st.recursive(
 LABELS = {
     *("reason", "needs", "found", "fix", "at", "console", "next", "profile", "time", "memory"),
     *("worker", "fuel", "output", "walls", "access", "run", "tenant", "limit", "control", "figure"),
-    *("stack", "warning", "receipt", "bundle", "heap", "key", "verify"),
+    *("stack", "warning", "receipt", "bundle", "predicate", "heap", "key", "verify"),
 }
 ONCE = LABELS & {
     *("profile", "receipt", "key", "verify", "output"),
