@@ -68,7 +68,7 @@ def note_of_run(
 
 def note_of_error(error: BeddelError, note: str, environ: Mapping[str, str]) -> str:
     """Give all that standard error gets when no run came about."""
-    errors = [error, *getattr(error, "more", ())]
+    errors = [error, *error.more]
     problem = append_summary(summary_of_errors(errors), environ)
     lines = [
         annotation("error", "beddel-cli", _error_message(item), item.place, environ)

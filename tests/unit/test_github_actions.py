@@ -216,7 +216,7 @@ def test_warnings_and_new_keys_are_annotated() -> None:
 
 def test_all_errors_of_a_job_are_annotated_up_to_ten() -> None:
     first = JobError("wrong 0", place=Place("a.yaml", 1, 1))
-    first.more = tuple(  # type: ignore[attr-defined]
+    first.more = tuple(
         JobError(f"wrong {n}", place=Place("a.yaml", n, 1), hint="h") for n in range(1, 12)
     )
     found = commands(note_of_error(first, "beddel-cli: all of them\n", {}).encode())
@@ -225,7 +225,18 @@ def test_all_errors_of_a_job_are_annotated_up_to_ten() -> None:
         *(f"wrong {n}\nhint: h" for n in range(1, 10)),
     ]
     assert [command.properties["line"] for command in found][2:] == [str(n) for n in range(2, 10)]
-    assert "2 more, all in the log" in summary_of_errors([first, *first.more])  # type: ignore[attr-defined]
+    assert "2 more, all in the log" in summary_of_errors([first, *first.more])
+
+
+def test_a_job_with_three_mistakes_has_three_annotations(home: Home) -> None:
+    (home.work / "a.yaml").write_text(
+        "beddel: 1\nid: UPPER\nruntime: javascript\ncode: return 1\n"
+        "limits: {memory: 2MB}\nnonsense: 1\n"
+    )
+    found = commands(home.run("run", "a.yaml", env=home.environment(GITHUB_ACTIONS="true")).stderr)
+    assert {command.name for command in found} == {"error"}
+    lines = sorted(command.properties["line"] for command in found)
+    assert lines == ["2", "5", "6"]
 
 
 class Tags(HTMLParser):

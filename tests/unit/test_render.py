@@ -272,6 +272,7 @@ def test_an_error_in_json_has_its_place_apart() -> None:
         "expected": "x",
         "got": "y",
         "hint": "z",
+        "more": [],
     }
 
 
