@@ -63,9 +63,6 @@ FIELDS = (
     LimitField("max_console", "console_bytes", "size", "what console.* may keep, such as 16KiB"),
 )
 BY_KEY = {field.key: field for field in FIELDS}
-# Limits of programs. Named here so that a job which asks for them in an isolate is refused with
-# the right reason instead of as a misspelling.
-PROGRAM_ONLY_KEYS = ("cpu_time", "cpus", "processes", "disk", "inodes", "open_files")
 
 
 def parse_limit(field: LimitField, value: object) -> int:

@@ -310,6 +310,12 @@ def check(document: Document, problems: Iterable[Problem]) -> None:
     first: dict[Path, Problem] = {}
     for problem in problems:
         first.setdefault(problem.path, problem)
+    # A misspelt key and the one that is missing for it are one mistake.
+    for problem in list(first.values())[: 2 * MAX_PROBLEMS]:
+        meant = _nearest(problem.word, problem.known) if problem.where == "key" else None
+        missing = first.get((*problem.path[:-1], meant or ""))
+        if missing is not None and missing.where == "missing":
+            del first[missing.path]
     if not first:
         return
     placed = [(_place(document, problem), problem) for problem in first.values()]
@@ -346,13 +352,18 @@ def at(document: Document, path: Path) -> Any:
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
     """Give `did you mean …?` for a near miss, else None."""
+    near = _nearest(word, known)
+    return f"did you mean {near!r}?" if near else None
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
     # The time it takes grows with the word, which a hostile file chooses; no key of ours is long.
     if len(word) > 64:
         return None
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else None
+    return near[0] if near else None
 
 
 def dotted(path: Path) -> str:

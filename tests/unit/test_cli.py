@@ -29,7 +29,8 @@ def check_message(result: Result, code: int, start: str) -> None:
     lines = result.message.splitlines()
     assert lines[0].startswith(f"beddel-cli: {start}"), result.message
     for line in lines[1:]:
-        assert line.startswith(("  expected  ", "  got       ", "  hint      ")), line
+        more = f"beddel-cli: {start.partition(':')[0]}:"
+        assert line.startswith(("  expected  ", "  got       ", "  hint      ", more)), line
     shown = result.stderr.decode("utf-8").replace("\n", "")
     assert not {unicodedata.category(char) for char in shown} & HIDDEN
 

@@ -229,6 +229,13 @@ def test_everything_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
     assert all(error.more == () for error in caught.value.more)
 
 
+def test_a_misspelt_key_is_not_missing_as_well() -> None:
+    with pytest.raises(JobError) as caught:
+        check("frist: 1\nzzz: 1\n", SCHEMA)
+    told = [error.message for error in (caught.value, *caught.value.more)]
+    assert told == ["unknown key 'frist'", "missing key 'second'", "unknown key 'zzz'"]
+
+
 def test_what_fits_raises_nothing() -> None:
     check("first: 1\nsecond: [x]\ninner: {key: red}\n", SCHEMA)
 
