@@ -314,7 +314,7 @@ def _print_verified(
         out("valid signature\n" if not findings.mismatches else "valid signature, BUT:\n")
         out(f"  key      {verified.key.key_id} ({trusted})\n")
         out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
-        out(f"  profile  {visible(str(predicate['profile']['name']))}\n")
+        out(f"  profile  {_profile_words(predicate['profile'])}\n")
         for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
             out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
         out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
@@ -333,6 +333,14 @@ def _print_verified(
         text = json.dumps(verified.statement, indent=2, ensure_ascii=False)
         lines = text.encode("utf-8", "surrogatepass").split(b"\n")
         out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
+
+
+def _profile_words(said: dict[str, Any]) -> str:
+    """Give what a receipt says of its profile; early receipts say only its name."""
+    looser = said.get("looserThanBuiltIn") or ()
+    own = " (not a built-in one" if said.get("builtIn") is False else ""
+    beyond = f", looser than any of those in {', '.join(map(str, looser))}" if looser else ""
+    return visible(f"{said['name']}{own}{beyond if own else ''}") + (")" if own else "")
 
 
 @profiles_app.callback(
