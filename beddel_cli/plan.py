@@ -93,9 +93,7 @@ def make_plan(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan:
     )
 
 
-def refusals(
-    job: Job, profile: Profile, host: Host, flags: Limits
-) -> tuple[RefusedError, ...]:
+def refusals(job: Job, profile: Profile, host: Host, flags: Limits) -> tuple[RefusedError, ...]:
     """Give every reason for which this job may not run here; empty means that it may.
 
     In this order: what the job asks beyond the profile, what the command line does, required

@@ -108,9 +108,15 @@ def beyond_all(profile: Profile, others: Sequence[Profile]) -> tuple[Beyond, ...
     return tuple(found)
 
 
-def beyond_warning(profile: Profile, found: Sequence[Beyond]) -> str:
-    """Give the sentence that a summary warns with."""
-    return f"profile {profile.name!r} is looser than any built-in one: {beyond_text(found)}"
+def profile_warnings(profile: Profile, beyond: Sequence[Beyond]) -> tuple[str, ...]:
+    """Give what a summary warns of about a profile, from what `beyond_all` found."""
+    if profile.built_in:
+        return ()
+    own = f"profile {profile.name!r} is a file of yours, not a built-in one"
+    if not beyond:
+        return (own,)
+    looser = f"profile {profile.name!r} is looser than any built-in one: {beyond_text(beyond)}"
+    return (own, looser)
 
 
 def beyond_text(found: Sequence[Beyond]) -> str:

@@ -457,11 +457,9 @@ def _guest(ready: Ready) -> Guest:
 def _warnings(ending: _Ending) -> tuple[str, ...]:
     warnings = []
     if not ending.profile.built_in:
-        warnings.append(f"profile {ending.profile.name!r} is a file of yours, not a built-in one")
-    if ending.beyond:
-        from beddel_cli.profile_comparison import beyond_warning
+        from beddel_cli.profile_comparison import profile_warnings
 
-        warnings.append(beyond_warning(ending.profile, ending.beyond))
+        warnings.extend(profile_warnings(ending.profile, ending.beyond))
     if CODE_SOURCES[ending.ready.code_source] == "compiled":
         warnings.append("the guest was compiled anew for this engine; the next run is faster")
     dropped = ending.outcome.console_dropped_bytes

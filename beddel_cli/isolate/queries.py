@@ -39,16 +39,15 @@ def ask_machine() -> Offer:
     Raises:
         GuestError: the installation holds no guest or no engine.
     """
-    from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts
+    from beddel_cli.guests import CODE_FILE, javascript_facts
     from beddel_cli.isolate.engine_settings import library_folder, library_version
 
     facts = javascript_facts()
-    for path in (WASM_FILE, CODE_FILE):
-        if not os.path.isfile(path):
-            raise GuestError(
-                f"the JavaScript guest is not usable: there is no {path}",
-                hint="pip install --force-reinstall beddel-cli",
-            )
+    if not os.path.isfile(CODE_FILE):
+        raise GuestError(
+            f"the JavaScript guest is not usable: there is no {CODE_FILE}",
+            hint="pip install --force-reinstall beddel-cli",
+        )
     system = os.uname()
     abi, landlock = _answer(landlock_abi)
     return Offer(
