@@ -391,10 +391,9 @@ def _profile_words(said: dict[str, Any]) -> str:
     if said.get("builtIn") is not False:
         return name
     looser = said.get("looserThanBuiltIn")
-    beyond = f", looser than any of those in {looser}" if looser else ""
-    if isinstance(looser, list) and looser:
-        beyond = f", looser than any of those in {', '.join(map(str, looser))}"
-    return f"{name} (not a built-in one{visible(beyond)})"
+    values = ", ".join(map(str, looser)) if isinstance(looser, list) else ""
+    beyond = f", looser than any of those in {visible(values)}" if values else ""
+    return f"{name} (not a built-in one{beyond})"
 
 
 @profiles_app.callback(

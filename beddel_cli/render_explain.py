@@ -23,8 +23,8 @@ JSON_SCHEMA = "beddel-cli/explain/v1"
 EXIT_WOULD_RUN, EXIT_WOULD_BE_REFUSED, EXIT_COULD_NOT_TELL = 0, 1, 2
 _FROM = {JOB: "the job", PROFILE: "the profile", COMMAND_LINE: "the command line"}
 _NOTE = (
-    "This machine was asked, and nothing was tried or started: `run` puts each protection in force\n"
-    "and confirms it before it sends the job, and refuses if one that is required does not hold."
+    "This machine was asked, and nothing was tried or started: `run` puts each protection in\n"
+    "force, confirms it before it sends the job, and refuses if one that is required fails."
 )
 
 
@@ -217,5 +217,5 @@ def _json_refusal(refusal: RefusedError) -> dict[str, Any]:
 
 
 def dump(document: object) -> str:
-    """Write a JSON document of ours: indented, ASCII, nothing that a CI runner takes for its own."""
+    """Write a JSON document: indented, ASCII, nothing that a CI runner takes for a command."""
     return json.dumps(document, indent=2).replace("##[", "##\\u005b") + "\n"

@@ -455,7 +455,7 @@ def _guest(ready: Ready) -> Guest:
 
 
 def _warnings(ending: _Ending) -> tuple[str, ...]:
-    warnings = []
+    warnings: list[str] = []
     if not ending.profile.built_in:
         from beddel_cli.profile_comparison import profile_warnings
 
