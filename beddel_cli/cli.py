@@ -364,7 +364,7 @@ def _print_verified(
         out("valid signature\n" if not findings.mismatches else "valid signature, BUT:\n")
         out(f"  key      {verified.key.key_id} ({trusted})\n")
         out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
-        out(f"  profile  {_profile_words(predicate['profile'])}\n")
+        out(f"  profile  {profile_words(predicate['profile'])}\n")
         for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
             out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
         out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
@@ -385,7 +385,7 @@ def _print_verified(
         out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
 
 
-def _profile_words(said: dict[str, Any]) -> str:
+def profile_words(said: dict[str, Any]) -> str:
     """Give what a receipt says of its profile."""
     name = visible(str(said["name"]))
     if said.get("builtIn") is not False:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os.path
 
 from beddel_cli.explain import COMMAND_LINE, JOB, PROFILE, VERSION
 from beddel_cli.offer import NOT_TRIED
@@ -44,13 +43,16 @@ def explanation_text(explanation: Explanation) -> str:
     parts += [f"  warning  {visible(text)}" for text in _warnings(explanation)]
     parts += _refusal_lines(explanation.refusals)
     # A built-in profile lies deep in the installation; its name says which file is meant.
-    folder = os.path.dirname(question.profile_file) + "/" if built_in else ""
+    name_of_file = question.profile_file.rpartition("/")[2]
+    folder = question.profile_file.removesuffix(name_of_file) if built_in else ""
 
     def where(place: Place | None) -> str:
         return "" if place is None else visible(str(place).removeprefix(folder))
 
-    table = [_value_row(value, where(value.place), where(value.granted_place)) for value in
-             explanation.values]  # fmt: skip
+    table = [
+        _value_row(value, where(value.place), where(value.granted_place))
+        for value in explanation.values
+    ]
     heads = ("it gets", "", "from", "at", "the profile grants", "at")
     parts += ["", *_table([heads, *table])]
     walls = [_wall_row(wall, where(wall.required_place)) for wall in explanation.walls]
