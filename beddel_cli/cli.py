@@ -226,11 +226,12 @@ def _explain(
     Starts nothing: the machine is asked what it offers, and `run` tries it. Exits 0 when the job
     would run, 1 when it would be refused, 2 when nothing could be told.
     """
-    from beddel_cli.explain_job import explain_job
     from beddel_cli.options import defaults
 
     try:
         check_platform()
+        from beddel_cli.explain_job import explain_job
+
         explanation = explain_job(make_asked(job, {**defaults(), **values}, None))
     except BeddelError as error:
         if values["json"]:
