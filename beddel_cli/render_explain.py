@@ -173,6 +173,7 @@ def explanation_json_of_error(error: BeddelError) -> dict[str, Any]:
             expected=error.expected,
             got=error.got,
             hint=error.hint,
+            more=error.more,
         ),
     }
 

@@ -134,4 +134,5 @@ def _error(error: BeddelError) -> dict[str, Any]:
         expected=error.expected,
         got=error.got,
         hint=error.hint,
+        more=error.more,
     )

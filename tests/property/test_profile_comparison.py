@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beddel_cli.limits import FIELDS, Limits
-from beddel_cli.profile import CLOCKS, DYNAMIC_CODE, LEVELS, PROTECTIONS, Profile
-from beddel_cli.profile_comparison import beyond_all, differences, settings
+from beddel_cli.profile import PROTECTIONS, Profile
+from beddel_cli.profile_comparison import WORDS, beyond_all, differences, settings
 from beddel_cli.record import changed
 from tests.support.values import PROFILE
 
@@ -21,10 +21,9 @@ def profiles(draw: st.DrawFn) -> Profile:
     """Give any profile that a file could hold."""
     return changed(
         PROFILE,
-        level=draw(st.sampled_from(LEVELS)),
+        level=draw(st.sampled_from(["ultra", "high", "medium"])),
         limits=Limits(**{field.field: draw(NUMBERS) for field in FIELDS}),
-        clock=draw(st.sampled_from(CLOCKS)),
-        dynamic_code=draw(st.sampled_from(DYNAMIC_CODE)),
+        **{name: draw(st.sampled_from(words)) for name, words in WORDS},
         required=draw(st.frozensets(st.sampled_from(PROTECTIONS), min_size=1)),
     )
 

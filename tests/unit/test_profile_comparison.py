@@ -7,6 +7,7 @@ import pytest
 from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.profile import BUILT_IN, PROTECTIONS, Profile, load_built_in_profiles
 from beddel_cli.profile_comparison import (
+    WORDS,
     Beyond,
     beyond_all,
     differences,
@@ -14,6 +15,7 @@ from beddel_cli.profile_comparison import (
     settings,
 )
 from beddel_cli.record import changed
+from beddel_cli.schema_document import Definitions
 from tests.support.values import MIB, PROFILE
 
 BUILT_INS = load_built_in_profiles()
@@ -53,6 +55,12 @@ def test_each_value_has_a_looser_side(loose: Profile, name: str) -> None:
 def test_every_value_is_compared() -> None:
     names = {name for _, name in LOOSER}
     assert {item.name for item in settings(PROFILE)} == {*names, "level", "network"}
+
+
+def test_every_word_that_a_profile_may_hold_has_its_place_in_the_order() -> None:
+    isolate = Definitions()("profile")["properties"]["isolate"]["properties"]
+    held = {name: rule for name, rule in isolate.items() if rule.get("type") == "string"}
+    assert {name: tuple(rule["enum"]) for name, rule in held.items()} == dict(WORDS)
 
 
 def test_a_level_is_a_label_that_makes_nothing_looser() -> None:
