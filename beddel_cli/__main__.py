@@ -31,7 +31,9 @@ def main() -> None:
 
 
 def _run(arguments: list[str], *, started_ns: int) -> int:
-    if "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ:
+    secrets = "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ
+    # `explain` starts nothing, not even itself, and nothing that could look for a secret.
+    if secrets and arguments[:1] != ["explain"]:
         from beddel_cli.run_command import restart_or_explain
 
         restart_or_explain()

@@ -16,9 +16,23 @@ from beddel_cli import __version__, profile
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
-from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, Option
+from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, Option
 from beddel_cli.render import error_object, error_text, json_of_error
-from beddel_cli.run_command import in_github_actions, passphrase_prompt, run_command
+from beddel_cli.render_explain import (
+    EXIT_COULD_NOT_TELL,
+    dump,
+    exit_code,
+    explanation_json,
+    explanation_json_of_error,
+    explanation_text,
+)
+from beddel_cli.run_command import (
+    check_platform,
+    in_github_actions,
+    make_asked,
+    passphrase_prompt,
+    run_command,
+)
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
@@ -139,6 +153,8 @@ def _parameter(option: Option) -> inspect.Parameter:
     more: dict[str, Any] = {} if option.kind == FLAG else {"metavar": option.metavar}
     if option.choices:
         more["callback"] = _chooser(option)
+    if option.field == "profile":
+        more["autocompletion"] = _complete_profile
     info = typer.Option(*option.spellings, help=option.help, show_default=False, **more)
     return inspect.Parameter(
         option.field,
@@ -146,6 +162,10 @@ def _parameter(option: Option) -> inspect.Parameter:
         default=default,
         annotation=Annotated[kind, info],
     )
+
+
+def _complete_profile(incomplete: str) -> list[str]:
+    return [name for name in profile.BUILT_IN if name.startswith(incomplete)]
 
 
 def _chooser(option: Option) -> Callable[[str], str]:
@@ -157,14 +177,16 @@ def _chooser(option: Option) -> Callable[[str], str]:
     return check
 
 
-def _with_run_options(function: Callable[..., int]) -> Callable[..., int]:
+def _with_run_options(
+    function: Callable[..., int], options: Sequence[Option] = OPTIONS
+) -> Callable[..., int]:
     """Give a command every option of the table besides its own parameters."""
     own = [
         parameter
         for parameter in inspect.signature(function, eval_str=True).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    parameters = [*own, *(_parameter(option) for option in OPTIONS)]
+    parameters = [*own, *(_parameter(option) for option in options)]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {item.name: item.annotation for item in parameters}
     return function
@@ -197,6 +219,41 @@ def _exec(
     if runtime != "javascript":
         raise UsageError(f"unknown runtime {runtime!r}", expected="javascript")
     return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
+
+
+def _with_plan_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command those options of `run` that decide what a job gets."""
+    return _with_run_options(function, [item for item in OPTIONS if item.field in PLAN_OPTIONS])
+
+
+@app.command("explain", epilog="Example: beddel-cli explain samples/order-totals.yaml")
+@_with_plan_options
+def _explain(
+    job: Annotated[str, typer.Argument(metavar="JOB|-", help="A job file, or - for stdin.")],
+    **values: Any,
+) -> int:
+    """Say what a run would give a job, from where, and why it would be refused.
+
+    Starts nothing: the machine is asked what it offers, and `run` tries it. Exits 0 when the job
+    would run, 1 when it would be refused, 2 when nothing could be told.
+    """
+    from beddel_cli.options import defaults
+
+    try:
+        check_platform()
+        from beddel_cli.explain_job import explain_job
+
+        explanation = explain_job(make_asked(job, {**defaults(), **values}, None))
+    except BeddelError as error:
+        if values["json"]:
+            sys.stdout.write(dump(explanation_json_of_error(error)))
+        sys.stderr.write(error_text(error))
+        return EXIT_COULD_NOT_TELL
+    if values["json"]:
+        sys.stdout.write(dump(explanation_json(explanation)))
+    else:
+        sys.stdout.write(explanation_text(explanation))
+    return exit_code(explanation)
 
 
 @app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")
@@ -319,7 +376,7 @@ def _print_verified(
         out("valid signature\n" if not findings.mismatches else "valid signature, BUT:\n")
         out(f"  key      {verified.key.key_id} ({trusted})\n")
         out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
-        out(f"  profile  {visible(str(predicate['profile']['name']))}\n")
+        out(f"  profile  {profile_words(predicate['profile'])}\n")
         for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
             out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
         out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
@@ -340,6 +397,17 @@ def _print_verified(
         out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
 
 
+def profile_words(said: dict[str, Any]) -> str:
+    """Give what a receipt says of its profile."""
+    name = visible(str(said["name"]))
+    if said.get("builtIn") is not False:
+        return name
+    looser = said.get("looserThanBuiltIn")
+    values = ", ".join(map(str, looser)) if isinstance(looser, list) else ""
+    beyond = f", looser than any of those in {visible(values)}" if values else ""
+    return f"{name} (not a built-in one{beyond})"
+
+
 @profiles_app.callback(
     invoke_without_command=True, epilog="Example: beddel-cli profiles show high-security"
 )
@@ -352,9 +420,17 @@ def _profiles(context: typer.Context) -> None:
         print(f"{name + mark:<26} {found.description}")
 
 
+_ProfileName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE", help="A built-in name or a file.", autocompletion=_complete_profile
+    ),
+]
+
+
 @profiles_app.command("show", epilog="Example: beddel-cli profiles show ultra-secure --json")
 def _profiles_show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A built-in name or a file.")],
+    name: _ProfileName,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Show what one profile grants and requires."""
@@ -400,6 +476,67 @@ def _schema(
             f"no schema {kind!r}", expected=", ".join(KINDS), hint=suggestion(kind, KINDS)
         )
     sys.stdout.write((whole() if kind is None else standalone(kind)).decode("ascii"))
+
+
+@profiles_app.command("check", epilog="Example: beddel-cli profiles check ./mine.yaml")
+def _profiles_check(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Profile files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Check profile files, and compare each with the built-in profiles.
+
+    Exits 0 when every file is valid, 1 when one is not, 2 when one could not be read.
+    """
+    from beddel_cli import render_profiles as render
+    from beddel_cli.files import read_file
+
+    built_in = profile.load_built_in_profiles()
+    code, entries = 0, []
+    for file in files:
+        failure = 2
+        try:
+            data = read_file(file, "profile")
+            failure = 1
+            found = profile.parse_profile(data, file, built_in=False)
+        except BeddelError as error:
+            code = max(code, failure)
+            valid = False if failure == 1 else None
+            entries.append(render.not_valid_json(file, error, valid=valid))
+            if not as_json:
+                sys.stderr.write(error_text(error))
+            continue
+        entries.append(render.checked_json(file, found, built_in))
+        if not as_json:
+            sys.stdout.write(render.checked_text(file, found, built_in))
+    if as_json:
+        sys.stdout.write(dump({"schema": render.CHECK_SCHEMA, "exit_code": code, "files": entries}))
+    return code
+
+
+@profiles_app.command("diff", epilog="Example: beddel-cli profiles diff ultra-secure high-security")
+def _profiles_diff(
+    a: _ProfileName,
+    b: _ProfileName,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Show each value in which two profiles differ, and which of them is looser in it.
+
+    Exits 0 when they are the same, 1 when they differ, 2 when one could not be read.
+    """
+    from beddel_cli import render_profiles as render
+    from beddel_cli.profile_comparison import differences
+
+    try:
+        found = differences(profile.load_profile(a), profile.load_profile(b))
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(dump(render.diff_json_of_error(a, b, error)))
+        sys.stderr.write(error_text(error))
+        return EXIT_USAGE
+    sys.stdout.write(
+        dump(render.diff_json(a, b, found)) if as_json else render.diff_text(a, b, found)
+    )
+    return 1 if found else 0
 
 
 _SigningKey = Annotated[

@@ -75,11 +75,13 @@ def describe_host(ready: Ready, observed: Observed) -> Host:
     )
 
 
-def _missing(name: str, found: str, fix: str) -> Finding:
+def missing(name: str, found: str, fix: str) -> Finding:
+    """Give the finding for a protection that is not there."""
     return Finding(name, False, "nothing", "not in force", found, fix)
 
 
-def _words(number: int) -> str:
+def errno_words(number: int) -> str:
+    """Write an errno as `ENOSYS: Function not implemented`."""
     return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
 
 
@@ -91,7 +93,7 @@ def _store_limits(ready: Ready) -> Finding:
             "wasmtime store limiter",
             "the worker's own probe before the job: an isolate above its limit was refused",
         )
-    return _missing(
+    return missing(
         "store-limits",
         "the engine started an isolate above its memory limit",
         "pip install --force-reinstall beddel-cli",
@@ -113,16 +115,17 @@ def _seccomp(ready: Ready, observed: Observed) -> Finding:
             "/proc/PID/status of the worker: Seccomp 2, one filter of its own, one thread",
         )
     if ready.seccomp:
-        found = f"prctl(PR_SET_SECCOMP) failed with {_words(ready.seccomp)}"
+        found = f"prctl(PR_SET_SECCOMP) failed with {errno_words(ready.seccomp)}"
     else:
         found = (
             f"/proc/PID/status of the worker says Seccomp {observed.seccomp_mode}, "
             f"{observed.seccomp_filters} filters of its own, {observed.threads} threads"
         )
-    return _missing("seccomp", found, _seccomp_fix(ready.seccomp))
+    return missing("seccomp", found, seccomp_fix(ready.seccomp))
 
 
-def _seccomp_fix(number: int) -> str:
+def seccomp_fix(number: int) -> str:
+    """Say what helps where seccomp fails with this errno; 0 for a filter that does not bite."""
     if number == errno.ENOSYS:
         return "run on x86-64 or aarch64"
     if number == errno.EINVAL:
@@ -138,30 +141,35 @@ def _landlock(ready: Ready) -> Finding:
             f"Landlock ABI {ready.landlock_abi}, every right handled, none granted",
             "the worker's own probe before the job: opening / failed with EACCES",
         )
-    if ready.landlock == errno.ENOSYS:
-        return _missing(
+    if ready.landlock:
+        return missing_landlock(ready.landlock)
+    return missing(
+        "landlock",
+        f"the worker could still open / ({ready.landlock_probe})",
+        "report this: Landlock said it was in force",
+    )
+
+
+def missing_landlock(number: int) -> Finding:
+    """Give the finding for a Landlock call that failed with this errno."""
+    if number == errno.ENOSYS:
+        return missing(
             "landlock",
-            f"landlock_create_ruleset failed with {_words(ready.landlock)}: this kernel, or the "
+            f"landlock_create_ruleset failed with {errno_words(number)}: this kernel, or the "
             "container around us, has no Landlock",
             "use Linux 5.13 or newer built with CONFIG_SECURITY_LANDLOCK, and let the container's "
             "seccomp profile pass landlock_*",
         )
-    if ready.landlock == errno.EOPNOTSUPP:
-        return _missing(
+    if number == errno.EOPNOTSUPP:
+        return missing(
             "landlock",
-            f"landlock_create_ruleset failed with {_words(ready.landlock)}: it is off at boot",
+            f"landlock_create_ruleset failed with {errno_words(number)}: it is off at boot",
             "add landlock to the kernel's lsm= parameter and reboot",
         )
-    if ready.landlock:
-        return _missing(
-            "landlock",
-            f"landlock failed with {_words(ready.landlock)}",
-            "let the container's seccomp profile pass landlock_*",
-        )
-    return _missing(
+    return missing(
         "landlock",
-        f"the worker could still open / ({ready.landlock_probe})",
-        "report this: Landlock said it was in force",
+        f"landlock failed with {errno_words(number)}",
+        "let the container's seccomp profile pass landlock_*",
     )
 
 
@@ -174,11 +182,11 @@ def _no_new_privs(ready: Ready, observed: Observed) -> Finding:
             "/proc/PID/status of the worker: NoNewPrivs 1",
         )
     found = (
-        f"prctl failed with {_words(ready.no_new_privs)}"
+        f"prctl failed with {errno_words(ready.no_new_privs)}"
         if ready.no_new_privs
         else f"/proc/PID/status of the worker says NoNewPrivs {observed.no_new_privs}"
     )
-    return _missing("no-new-privs", found, "mount /proc so that it shows your own processes")
+    return missing("no-new-privs", found, "mount /proc so that it shows your own processes")
 
 
 def _capabilities(ready: Ready, observed: Observed) -> Finding:
@@ -190,11 +198,11 @@ def _capabilities(ready: Ready, observed: Observed) -> Finding:
             "/proc/PID/status of the worker: CapEff 0",
         )
     found = (
-        f"capset failed with {_words(ready.capabilities)}"
+        f"capset failed with {errno_words(ready.capabilities)}"
         if ready.capabilities
         else f"/proc/PID/status of the worker says CapEff {observed.effective_capabilities}"
     )
-    return _missing("capabilities", found, "mount /proc so that it shows your own processes")
+    return missing("capabilities", found, "mount /proc so that it shows your own processes")
 
 
 def _rlimits(ready: Ready, observed: Observed) -> Finding:
@@ -206,8 +214,8 @@ def _rlimits(ready: Ready, observed: Observed) -> Finding:
             "prlimit of the worker: RLIMIT_NOFILE 0, RLIMIT_CORE 0",
         )
     found = (
-        f"setrlimit failed with {_words(ready.rlimits)}"
+        f"setrlimit failed with {errno_words(ready.rlimits)}"
         if ready.rlimits
         else f"prlimit of the worker shows NOFILE {observed.file_limit}"
     )
-    return _missing("rlimits", found, "allow setrlimit and prlimit64 for your own processes")
+    return missing("rlimits", found, "allow setrlimit and prlimit64 for your own processes")

@@ -78,6 +78,8 @@ OPTIONS = (
         ("text", "json"),
     ),
 )
+# Those that decide what a job gets: the options of `explain`.
+PLAN_OPTIONS = frozenset(("profile", "input", "set", "json", *(field.key for field in FIELDS)))
 _BY_SPELLING = {spelling: option for option in OPTIONS for spelling in option.spellings}
 
 

@@ -12,7 +12,16 @@ from beddel_cli.errors import RefusedError
 from beddel_cli.host import Finding, Host
 from beddel_cli.job import Job
 from beddel_cli.json_strict import canonical_json
-from beddel_cli.limits import FIELDS, LimitField, Limits, as_json, exceeding, format_limit, tightest
+from beddel_cli.limits import (
+    BY_KEY,
+    FIELDS,
+    LimitField,
+    Limits,
+    as_json,
+    exceeding,
+    format_limit,
+    tightest,
+)
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import record
 
@@ -62,20 +71,11 @@ def make_plan(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan:
     Each limit is the tightest of the profile's, the job's and the command line's.
 
     Raises:
-        RefusedError: the job or a flag asks for more than the profile grants, or the host cannot
-            enforce a protection that the profile requires.
+        RefusedError: the first of `refusals`, if there is any.
     """
-    places = dict(job.limit_places)
-    for asked, who in ((job.limits, "the job"), (flags, "the command line")):
-        for field in exceeding(asked, profile.limits):
-            place = places.get(field.field) if who == "the job" else None
-            raise _too_much(field, asked, profile, who, place)
-    for name in PROTECTIONS:
-        if name in profile.required:
-            _require(name, host, profile)
-    limits = tightest(tightest(profile.limits, job.limits), flags)
-    _check_room(limits, host)
-    deterministic = profile.clock == "frozen" or job.deterministic
+    for refusal in refusals(job, profile, host, flags):
+        raise refusal
+    limits = effective_limits(job, profile, flags)
     return Plan(
         job_id=job.id,
         runtime=job.runtime,
@@ -84,30 +84,62 @@ def make_plan(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan:
         profile_built_in=profile.built_in,
         level=profile.level,
         limits=limits,
-        origins=tuple((field.field, _origin(field, job.limits, flags, limits)) for field in FIELDS),
+        origins=tuple((field.field, origin(field, job.limits, flags, limits)) for field in FIELDS),
         allow_function=profile.dynamic_code == "function",
-        clock="frozen" if deterministic else "real",
+        clock=effective_clock(job, profile),
         network=profile.network,
         required=profile.required,
         in_force=tuple(item for item in host.findings if item.present),
     )
 
 
-def _check_room(limits: Limits, host: Host) -> None:
-    memory = limits.memory_bytes or 0
+def refusals(job: Job, profile: Profile, host: Host, flags: Limits) -> tuple[RefusedError, ...]:
+    """Give every reason for which this job may not run here; empty means that it may.
+
+    In this order: what the job asks beyond the profile, what the command line does, required
+    protections that are not in force, and memory in which no isolate fits.
+    """
+    places = dict(job.limit_places)
+    found = [
+        _too_much(field, asked, profile, who, places.get(field.field) if who == "the job" else None)
+        for asked, who in ((job.limits, "the job"), (flags, "the command line"))
+        for field in exceeding(asked, profile.limits)
+    ]
+    found += [
+        _missing(name, host, profile)
+        for name in PROTECTIONS
+        if name in profile.required and not _in_force(name, host)
+    ]
+    memory = effective_limits(job, profile, flags).memory_bytes or 0
     if memory < host.isolate_bytes:
-        field = FIELDS[0]
-        have, least = (format_limit(field, size) for size in (memory, host.isolate_bytes))
-        raise RefusedError(
-            f"an isolate does not fit into {have}: it takes {least} before the job starts",
-            reason="limits",
-            needs=f"memory {least}",
-            found=f"memory {have}",
-            fix=f"allow at least {least}",
-        )
+        found.append(_no_room(memory, host))
+    return tuple(found)
 
 
-def _origin(field: LimitField, job: Limits, flags: Limits, final: Limits) -> str:
+def effective_limits(job: Job, profile: Profile, flags: Limits) -> Limits:
+    """Give the tightest of what profile, job and command line say, whether or not it is allowed."""
+    return tightest(tightest(profile.limits, job.limits), flags)
+
+
+def effective_clock(job: Job, profile: Profile) -> str:
+    """Give `real` where the profile grants it and the job does not ask for determinism."""
+    return "frozen" if profile.clock == "frozen" or job.deterministic else "real"
+
+
+def _no_room(memory: int, host: Host) -> RefusedError:
+    field = BY_KEY["memory"]
+    have, least = (format_limit(field, size) for size in (memory, host.isolate_bytes))
+    return RefusedError(
+        f"an isolate does not fit into {have}: it takes {least} before the job starts",
+        reason="limits",
+        needs=f"memory {least}",
+        found=f"memory {have}",
+        fix=f"allow at least {least}",
+    )
+
+
+def origin(field: LimitField, job: Limits, flags: Limits, final: Limits) -> str:
+    """Say who set a limit to its final value: `command line`, `job` or `profile`."""
     value = getattr(final, field.field)
     for source, name in ((flags, "command line"), (job, "job")):
         if getattr(source, field.field) == value:
@@ -130,13 +162,16 @@ def _too_much(
     )
 
 
-def _require(name: str, host: Host, profile: Profile) -> None:
+def _in_force(name: str, host: Host) -> bool:
     finding = host.finding(name)
-    if finding is not None and finding.present:
-        return
+    return finding is not None and finding.present
+
+
+def _missing(name: str, host: Host, profile: Profile) -> RefusedError:
+    finding = host.finding(name)
     found = finding.found if finding else "it was not looked at"
     fix = finding.fix if finding else "report this"
-    raise RefusedError(
+    return RefusedError(
         f"{profile.name} requires {name}, which this machine does not enforce",
         reason="protection",
         needs=name,

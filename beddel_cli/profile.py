@@ -80,6 +80,22 @@ def load_profile(name: str) -> Profile:
         NotFoundError: no such profile or file.
         JobError: the file is not a valid profile.
     """
+    data, path = read_profile(name)
+    return parse_profile(data, path, built_in=not is_path(name))
+
+
+def load_built_in_profiles() -> tuple[Profile, ...]:
+    """Read every built-in profile, the strictest first; raises as `load_profile`."""
+    return tuple(map(load_profile, BUILT_IN))
+
+
+def read_profile(name: str) -> tuple[bytes, str]:
+    """Give the bytes and the path of the file behind a profile's name or path.
+
+    Raises:
+        NotFoundError: no such profile or file.
+        JobError: the file cannot be read.
+    """
     from beddel_cli.files import read_file
 
     by_path = is_path(name)
@@ -90,7 +106,7 @@ def load_profile(name: str) -> Profile:
             expected=", ".join(BUILT_IN),
             hint=shape.suggestion(name, BUILT_IN) or "a profile file is given by path: ./mine.yaml",
         )
-    return parse_profile(read_file(path, "profile"), path, built_in=not by_path)
+    return read_file(path, "profile"), path
 
 
 def parse_profile(data: bytes, file: str, *, built_in: bool) -> Profile:

@@ -49,6 +49,7 @@ class Run:
 
     Attributes:
         run_id: lower-case hex, sortable by time.
+        looser_than_built_in: values in which the profile is looser than every built-in one.
         clock_us, seed: what the guest was started with; None when it was not.
         plan: None when the run was refused.
         refusal: why it was, else None.
@@ -64,6 +65,7 @@ class Run:
     job: Job
     input: bytes
     profile: Profile
+    looser_than_built_in: tuple[str, ...]
     host: Host
     guest: Guest
     plan: Plan | None
@@ -131,6 +133,7 @@ def _predicate(run: Run) -> dict[str, Any]:
             "name": run.profile.name,
             "digest": {"sha256": run.profile.digest},
             "builtIn": run.profile.built_in,
+            "looserThanBuiltIn": list(run.looser_than_built_in),
         },
         "plan": None if run.plan is None else policy_json(run.plan),
         "planDigest": None if run.plan is None else {"sha256": run.plan.digest},

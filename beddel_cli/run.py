@@ -13,7 +13,7 @@ from beddel_cli import __version__
 from beddel_cli.errors import RefusedError, UsageError, bug
 from beddel_cli.isolate.frames import CODE_SOURCES, Request
 from beddel_cli.isolate.supervisor import Worker
-from beddel_cli.record import record
+from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
     from beddel_cli.profile import Profile
+    from beddel_cli.profile_comparison import Beyond
     from beddel_cli.receipt import Guest, Run
 
 # A frozen clock starts here, in microseconds since 1970: 2000-01-01T00:00:00Z.
@@ -137,17 +138,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) -> Finished:
     started_at = time_ns()
-    job = _load_job(asked)
+    job = load_asked_job(asked)
     _check_outputs(asked, job)
     from beddel_cli.profile import load_profile
 
     profile = load_profile(asked.profile)
+    beyond = beyond_built_in(profile)
     home, key = _load_key(asked)
     ready = worker.wait_ready()
     from beddel_cli.host import describe_host
 
     host = describe_host(ready, worker.observe())
-    ending = _plan_and_run(worker, asked, job, profile, host, ready)
+    ending = changed(_plan_and_run(worker, asked, job, profile, host, ready), beyond=beyond)
     worker.finish()
     return _sign_and_write(asked, ending, key, home, (started_ns, started_cpu_ns, started_at))
 
@@ -174,6 +176,17 @@ class _Ending:
     refusal: RefusedError | None = None
     request: Request | None = None
     snapshot: bytes | None = None
+    beyond: tuple[Beyond, ...] = ()
+
+
+def beyond_built_in(profile: Profile) -> tuple[Beyond, ...]:
+    """Say in what a profile is looser than every built-in one, without a look if it is one."""
+    if profile.built_in:
+        return ()
+    from beddel_cli.profile import load_built_in_profiles
+    from beddel_cli.profile_comparison import beyond_all
+
+    return beyond_all(profile, load_built_in_profiles())
 
 
 def _check_outputs(asked: Asked, job: Job) -> None:
@@ -212,7 +225,12 @@ def _check_outputs(asked: Asked, job: Job) -> None:
         taken[real] = f"what {flag} writes"
 
 
-def _load_job(asked: Asked) -> Job:
+def load_asked_job(asked: Asked) -> Job:
+    """Read the job, with the input and settings that the command line gives it.
+
+    Raises:
+        BeddelError: one of the files is missing or not valid.
+    """
     from beddel_cli.job import load_job, snippet_job, with_input, with_setting
 
     if asked.job == "-" and asked.input == "-":
@@ -392,6 +410,7 @@ def _describe(asked: Asked, ending: _Ending, key: SigningKey, started: tuple[int
         job=ending.job,
         input=request.input if request else input_bytes(ending.job),
         profile=ending.profile,
+        looser_than_built_in=tuple(item.name for item in ending.beyond),
         host=ending.host,
         guest=_guest(ending.ready),
         plan=ending.plan,
@@ -442,9 +461,11 @@ def _guest(ready: Ready) -> Guest:
 
 
 def _warnings(ending: _Ending) -> tuple[str, ...]:
-    warnings = []
+    warnings: list[str] = []
     if not ending.profile.built_in:
-        warnings.append(f"profile {ending.profile.name!r} is a file of yours, not a built-in one")
+        from beddel_cli.profile_comparison import profile_warnings
+
+        warnings.extend(profile_warnings(ending.profile, ending.beyond))
     if CODE_SOURCES[ending.ready.code_source] == "compiled":
         warnings.append("the guest was compiled anew for this engine; the next run is faster")
     dropped = ending.outcome.console_dropped_bytes

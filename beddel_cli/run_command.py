@@ -31,8 +31,8 @@ def run_command(
     from beddel_cli.run import Terminated, run_job
 
     try:
-        asked = _asked(job, values, snippet_runtime)
-        _check_platform()
+        asked = make_asked(job, values, snippet_runtime)
+        check_platform()
         finished = run_job(asked, started_ns=started_ns)
     except BeddelError as error:
         return _print_error(error, values)
@@ -64,7 +64,8 @@ class _Stopped(BeddelError):
         self.exit_code = exit_code
 
 
-def _check_platform() -> None:
+def check_platform() -> None:
+    """Raise UsageError where no guest can run."""
     if sys.platform != "linux":
         raise UsageError(
             f"guests run on Linux only, and this is {sys.platform}",
@@ -72,7 +73,8 @@ def _check_platform() -> None:
         )
 
 
-def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
+def make_asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
+    """Read the options; raises UsageError for a value that is none."""
     from beddel_cli.run import Asked
 
     settings = values["set"]

@@ -9,7 +9,7 @@ from beddel_cli.errors import RefusedError
 from beddel_cli.host import Host
 from beddel_cli.job import Job
 from beddel_cli.limits import FIELDS, Limits, exceeding, format_limit, tightest
-from beddel_cli.plan import Plan, make_plan
+from beddel_cli.plan import Plan, make_plan, refusals
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
 from tests.support.values import JOB, PROFILE, finding
@@ -137,6 +137,26 @@ def test_a_missing_protection_is_always_a_refusal_that_helps(
     assert error.found
     assert error.fix
     assert error.exit_code == 126
+
+
+@given(jobs(), profiles(), hosts(), PARTIAL)
+def test_a_plan_is_refused_for_the_first_of_all_reasons_and_only_then(
+    job: Job, profile: Profile, host: Host, flags: Limits
+) -> None:
+    """There are reasons just when there is no plan, one for each thing that is not allowed."""
+    found = refusals(job, profile, host, flags)
+    decided = decide(job, profile, host, flags)
+    if isinstance(decided, Plan):
+        assert found == ()
+        return
+    assert (decided.message, decided.needs) == (found[0].message, found[0].needs)
+    over = exceeding(job.limits, profile.limits) + exceeding(flags, profile.limits)
+    no_room = (tightest(tightest(profile.limits, job.limits), flags).memory_bytes or 0) < (
+        host.isolate_bytes
+    )
+    missing = profile.required - in_force(host)
+    assert len(found) == len(over) + len(missing) + no_room
+    assert {item.needs for item in found if item.reason == "protection"} == missing
 
 
 @given(jobs(), profiles(), hosts(), PARTIAL)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import beddel_cli
+from beddel_cli import profile
 from tests.support.cli import Home
 
 PACKAGE = Path(beddel_cli.__file__).parent
@@ -49,12 +50,22 @@ ALLOWED: dict[str, set[str]] = {
     "isolate.frames": {"record"},
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "plan", "record"},
+    "offer": {"host", "record"},
+    "profile_comparison": {"limits", "profile", "record"},
+    "explain": {
+        *(*BOTTOM, "host", "job", "limits", "plan", "profile", "profile_comparison", "yaml_safe"),
+    },
+    "render_explain": {"explain", "offer", "profile_comparison", "render", "terminal"},
+    "render_profiles": {"profile_comparison", "render", "terminal"},
     "options": {"limits", "record"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
 }
 STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
-PURE = ("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse")
+PURE = (
+    *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
+    *("profile_comparison", "explain", "render_explain", "render_profiles"),
+)
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
     *("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "select", "ctypes"),
@@ -130,6 +141,7 @@ def test_imports_point_one_way(name: str) -> None:
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
+    shell |= {"explain_job"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -257,6 +269,17 @@ def test_what_github_needs_is_loaded_on_github_alone(home: Home) -> None:
     modules = loaded(home, "run", job, "-q", GITHUB_ACTIONS="true")
     assert ONLY_ON_GITHUB in modules
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
+
+
+def test_a_built_in_profile_is_compared_with_nothing(home: Home) -> None:
+    job = home.job("return input", input=[1])
+    home.run("run", job)
+    mine = home.work / "mine.yaml"
+    source = Path(profile.folder(), "high-security.yaml").read_text()
+    mine.write_text(source.replace("name: high-security", "name: mine"))
+    comparison = "beddel_cli.profile_comparison"
+    assert comparison in loaded(home, "run", job, "-q", "--profile", mine), "the control"
+    assert comparison not in loaded(home, "run", job, "-q", "--profile", "high-security")
 
 
 def test_the_long_way_round_is_seen_to_load_typer(home: Home) -> None:

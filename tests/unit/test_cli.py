@@ -347,6 +347,7 @@ def test_an_ascii_only_stream_gets_every_page_of_help(home: Home) -> None:
 COMMANDS = (
     *(["run"], ["exec"], ["verify"], ["profiles"], ["profiles", "show"]),
     *(["keys", "show"], ["keys", "export"]),
+    *(["explain"], ["profiles", "check"], ["profiles", "diff"]),
 )
 
 

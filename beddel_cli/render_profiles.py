@@ -1,0 +1,138 @@
+"""Turn profiles and their comparison into what people and programs read. Pure."""
+
+from __future__ import annotations
+
+from beddel_cli.profile_comparison import (
+    beyond_all,
+    differences,
+    profile_warnings,
+    settings,
+)
+from beddel_cli.render import error_object
+from beddel_cli.terminal import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from beddel_cli.errors import BeddelError
+    from beddel_cli.profile import Profile
+    from beddel_cli.profile_comparison import Difference
+
+DIFF_SCHEMA = "beddel-cli/profiles-diff/v1"
+CHECK_SCHEMA = "beddel-cli/profiles-check/v1"
+_SIDES = {"left": "a", "right": "b"}
+
+
+def checked_text(file: str, profile: Profile, built_in: Sequence[Profile]) -> str:
+    """Say that a profile file is valid, what it grants, and how it stands to the built-in ones."""
+    values = [setting for setting in settings(profile) if setting.looseness is not None]
+    grants = [item for item in values if not item.name.startswith("required.")]
+    lines = [
+        f"{visible(file)}: ok, profile {visible(profile.name)}",
+        "  grants    " + ", ".join(f"{_short(item.name)} {item.text}" for item in grants),
+        "  requires  " + ", ".join(sorted(profile.required)),
+    ]
+    for other in built_in:
+        found = differences(profile, other)
+        for word, side in (("looser", "left"), ("tighter", "right")):
+            texts = [_compared(item) for item in found if item.looser == side]
+            if texts:
+                lines.append(f"  {word:<7}   than {other.name}: {', '.join(texts)}")
+        if not any(item.looser for item in found):
+            lines.append(f"  same      as {other.name}")
+    warnings = profile_warnings(profile, beyond_all(profile, built_in))[1:]
+    lines += [f"  warning   {visible(text)}" for text in warnings]
+    return "\n".join(lines) + "\n"
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _compared(item: Difference) -> str:
+    if item.name.startswith("required."):
+        return f"{_short(item.name)} {item.left}"
+    return f"{_short(item.name)} {item.left} (there {item.right})"
+
+
+def checked_json(file: str, profile: Profile, built_in: Sequence[Profile]) -> dict[str, Any]:
+    """Give one valid file's entry in the document of `profiles check --json`."""
+    compared = {}
+    for other in built_in:
+        found = differences(profile, other)
+        compared[other.name] = {
+            word: [item.name for item in found if item.looser == side]
+            for word, side in (("looser", "left"), ("tighter", "right"))
+        }
+    return {
+        "file": file,
+        "valid": True,
+        "name": profile.name,
+        "digest": {"sha256": profile.digest},
+        "values": {item.name: item.text for item in settings(profile)},
+        "compared": compared,
+        "looser_than_built_in": [item.name for item in beyond_all(profile, built_in)],
+        "error": None,
+    }
+
+
+def not_valid_json(file: str, error: BeddelError, *, valid: bool | None) -> dict[str, Any]:
+    """Give the entry of a file that is not valid, or (`valid` None) could not be read."""
+    keys = ("name", "digest", "values", "compared", "looser_than_built_in")
+    return {"file": file, "valid": valid, **dict.fromkeys(keys), "error": _error(error)}
+
+
+def diff_text(a: str, b: str, found: Sequence[Difference]) -> str:
+    """Give a line for each value that differs: its name, both sides, and which is looser."""
+    names = {"left": a, "right": b}
+    rows = [("", a, b, "")]
+    for item in found:
+        looser = "neither: a label" if item.looser is None else f"{names[item.looser]} is looser"
+        rows.append((item.name, item.left, item.right, looser))
+    shown = [tuple(map(visible, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = (
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in shown
+    )
+    return "\n".join(lines) + "\n" if found else ""
+
+
+def diff_json(a: str, b: str, found: Sequence[Difference]) -> dict[str, Any]:
+    """Give the one document of `profiles diff --json`."""
+    return {
+        "schema": DIFF_SCHEMA,
+        "a": a,
+        "b": b,
+        "same": not found,
+        "differences": [
+            {
+                "value": item.name,
+                "a": item.left,
+                "b": item.right,
+                "looser": None if item.looser is None else _SIDES[item.looser],
+            }
+            for item in found
+        ],
+        "error": None,
+    }
+
+
+def diff_json_of_error(a: str, b: str, error: BeddelError) -> dict[str, Any]:
+    """Give the same document where one of the two could not be read."""
+    keys = ("same", "differences")
+    return {"schema": DIFF_SCHEMA, "a": a, "b": b, **dict.fromkeys(keys), "error": _error(error)}
+
+
+def _error(error: BeddelError) -> dict[str, Any]:
+    return error_object(
+        code=error.code,
+        message=error.message,
+        place=error.place,
+        expected=error.expected,
+        got=error.got,
+        hint=error.hint,
+        more=error.more,
+    )
