@@ -75,7 +75,7 @@ def _check_platform() -> None:
 def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
     from beddel_cli.run import Asked
 
-    settings = values["set"]
+    settings, allowed = values["set"], values["allow_path"]
     return Asked(
         job=job,
         profile=_text(values, "profile") or "",
@@ -91,6 +91,7 @@ def _asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
         prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
         tenant=_tenant(_text(values, "tenant"), os.environ),
+        allow_paths=tuple(allowed) if isinstance(allowed, list) else (),
     )
 
 

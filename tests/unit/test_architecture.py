@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "shape": {*BOTTOM, "yaml_safe"},
     "schema_document": set(),
     "checked_yaml": {"errors", "limits", "schema_document", "shape", "yaml_safe"},
-    "files": {"errors"},
+    "files": BOTTOM,
     "home": BOTTOM,
     "signing": BOTTOM,
     "keys": {*BOTTOM, "home", "signing"},
