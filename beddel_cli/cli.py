@@ -199,6 +199,30 @@ def _exec(
     return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
 
 
+@app.command("init", epilog="Example: beddel-cli init demo")
+def _init(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")
+    ] = ".",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Lay out a commented first job, the samples, and the job's schema for editors.
+
+    Files that are there already are left alone: then nothing is written, and the exit code is 2.
+    """
+    from beddel_cli.home import shell_word
+    from beddel_cli.schema_document import standalone
+    from beddel_cli.starter import starter_files, write_starter
+
+    written = write_starter(folder, starter_files(standalone("job")), force=force)
+    for path in written:
+        print(visible(path))
+    job = shell_word(written[0] if not written[0].startswith("-") else f"./{written[0]}")
+    sys.stderr.write(f"next  beddel-cli run {visible(job)}\n")
+
+
 @app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")
 def _verify(
     receipt: Annotated[str, typer.Argument(metavar="RECEIPT|-", help="DSSE file or bundle.")],

@@ -103,10 +103,11 @@ def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError 
     with open_reach(None if from_stdin else path, allowed) as reach:
         data = read_stdin("job") if from_stdin else read_job_file(reach, path)
         job = parse_job(data, "<stdin>" if from_stdin else path)
-        if job.code_file is None:
+        name = job.code_file
+        if name is None:
             return job, None
         place = _place(job, "file")
-        if from_stdin and not os.path.isabs(job.code_file):
+        if from_stdin and not os.path.isabs(name):
             raise JobError(
                 "a job from standard input has no folder to find its code file in",
                 place=place,
@@ -114,10 +115,10 @@ def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError 
                 "or name the whole path and give --allow-path DIR",
             )
         # As its reader would name it from where the command was given.
-        shown = os.path.join(os.path.dirname(path), job.code_file)
+        shown = os.path.join(os.path.dirname(path), name)
         job = changed(job, code_place=CodePlace(shown, 1, 1))
         try:
-            code = read_named(reach, job.code_file, "code file", place)
+            code = read_named(reach, name, "code file", place)
         except RefusedError as refusal:
             return job, refusal
     _check_code(code, shown)

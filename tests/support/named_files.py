@@ -131,7 +131,7 @@ def _ending(job: str, allowed: Sequence[str]) -> str:
 def _naively(job: str) -> str:
     try:
         text = Path(job).read_text("utf-8")
-        name = json.loads(text.partition("file: ")[2])
+        name: str = json.loads(text.partition("file: ")[2])
         return "read " + (Path(job).parent / name).read_text("utf-8")
     except OSError as error:
         return f"{type(error).__name__}"

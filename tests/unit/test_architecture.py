@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "plan", "record"},
     "options": {"limits", "record"},
+    "starter": {*BOTTOM, "files", "home"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
 }
