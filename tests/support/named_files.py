@@ -60,7 +60,7 @@ def load_each(
         "naive": naive,
     }
     program = "from tests.support.named_files import answer; answer()"
-    python = (sys.executable, "-c", _start(program))
+    python = (sys.executable, "-P", "-c", _start(program))
     launcher = (sys.executable, "-P", block_syscalls.__file__, way)
     done = subprocess.run(
         [*launcher, *python],
