@@ -221,6 +221,7 @@ def _exec(
     return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
 
 
+<<<<<<< HEAD
 def _with_plan_options(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command those options of `run` that decide what a job gets."""
     return _with_run_options(function, [item for item in OPTIONS if item.field in PLAN_OPTIONS])
@@ -254,6 +255,30 @@ def _explain(
     else:
         sys.stdout.write(explanation_text(explanation))
     return exit_code(explanation)
+=======
+@app.command("init", epilog="Example: beddel-cli init demo")
+def _init(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")
+    ] = ".",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Lay out a commented first job, the samples, and the job's schema for editors.
+
+    Files that are there already are left alone: then nothing is written, and the exit code is 2.
+    """
+    from beddel_cli.home import shell_word
+    from beddel_cli.schema_document import standalone
+    from beddel_cli.starter import starter_files, write_starter
+
+    written = write_starter(folder, starter_files(standalone("job")), force=force)
+    for path in written:
+        print(visible(path))
+    job = shell_word(written[0] if not written[0].startswith("-") else f"./{written[0]}")
+    sys.stderr.write(f"next  beddel-cli run {visible(job)}\n")
+>>>>>>> files
 
 
 @app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")

@@ -74,7 +74,7 @@ class RefusedError(BeddelError):
     """The job asks for more than it may have, or this machine cannot enforce what is required.
 
     Attributes:
-        reason: the outcome's reason word, `limits` or `protection`.
+        reason: the outcome's reason word, `limits`, `protection` or `files`.
         needs, found, fix: what was required, what there is instead (with errno and cause), and
             one command or change that helps.
     """

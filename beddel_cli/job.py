@@ -11,7 +11,7 @@ import re
 
 from beddel_cli import shape
 from beddel_cli.checked_yaml import parse_checked
-from beddel_cli.errors import JobError, Place
+from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.json_strict import MAX_DEPTH, compact_json, find_inexact
 from beddel_cli.limits import BY_KEY, Limits, parse_limit
 from beddel_cli.record import changed, record
@@ -19,6 +19,7 @@ from beddel_cli.yaml_safe import Document, Mark, parse_yaml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -52,7 +53,7 @@ class Job:
         source: the job file's bytes, as read.
         file: its name for messages and receipts.
         code: the body of an async function of `input`, UTF-8.
-        code_file: the name of the file the code came from, None when it stands in the job.
+        code_file: the file that the job names for its code, None when the code stands in it.
         input: any JSON value.
         limits: what the job asks for, None where it does not.
         limit_places: where each limit is written, by field name.
@@ -75,33 +76,53 @@ class Job:
     deterministic: bool
 
 
-def load_job(path: str) -> Job:
+def load_job(path: str, allowed: Sequence[str] = ()) -> Job:
     """Read a job file, or standard input for `-`, and the code file it may name.
 
     Raises:
         NotFoundError: no such job, or no such code file.
         JobError: not a valid job, with file, line and column.
+        RefusedError: its code file is not in its folder, nor in one of `allowed`.
+        UsageError: one of `allowed` is not a folder.
     """
-    from beddel_cli.files import read_beneath, read_file, read_stdin
+    job, refusal = read_job(path, allowed)
+    if refusal is not None:
+        raise refusal
+    return job
 
-    if path == "-":
-        job = parse_job(read_stdin("job"), "<stdin>")
-        if job.code_file is not None:
+
+def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError | None]:
+    """Do what `load_job` does, and give a refusal together with the job, which then has no code.
+
+    Raises:
+        NotFoundError, JobError, UsageError: as `load_job`.
+    """
+    from beddel_cli.files import open_reach, read_job_file, read_named, read_stdin
+
+    from_stdin = path == "-"
+    with open_reach(None if from_stdin else path, allowed) as reach:
+        data = read_stdin("job") if from_stdin else read_job_file(reach, path)
+        job = parse_job(data, "<stdin>" if from_stdin else path)
+        name = job.code_file
+        if name is None:
+            return job, None
+        place = _place(job, "file")
+        if from_stdin and not os.path.isabs(name):
             raise JobError(
                 "a job from standard input has no folder to find its code file in",
-                place=_place(job, "file"),
-                hint="write the code into the job, or run the job as a file",
+                place=place,
+                hint="write the code into the job, run the job as a file, "
+                "or name the whole path and give --allow-path DIR",
             )
-        return job
-    job = parse_job(read_file(path, "job"), path)
-    if job.code_file is None:
-        return job
-    folder = os.path.dirname(os.path.abspath(path))
-    code = read_beneath(folder, job.code_file, "code file", _place(job, "file"))
-    # As its reader would name it from where the command was given.
-    shown = os.path.join(os.path.dirname(path), job.code_file)
+        # As its reader would name it from where the command was given.
+        shown = os.path.join(os.path.dirname(path), name)
+        job = changed(job, code_place=CodePlace(shown, 1, 1))
+        try:
+            code = read_named(reach, name, "code file", place)
+        except RefusedError as refusal:
+            return job, refusal
     _check_code(code, shown)
-    return changed(job, code=code, code_place=CodePlace(shown, 1, 1))
+    return changed(job, code=code), None
 
 
 def _place(job: Job, key: str) -> Place:
@@ -109,7 +130,7 @@ def _place(job: Job, key: str) -> Place:
 
 
 def parse_job(data: bytes, file: str) -> Job:
-    """Read a job from its bytes. With `file:` in it, the code is left empty for `load_job`.
+    """Read a job from its bytes. With `file:` in it, the code is left empty for `read_job`.
 
     Raises:
         JobError: with file, line and column of all that is wrong.
@@ -153,7 +174,7 @@ def snippet_job(code: bytes, file: str, runtime: str) -> Job:
         version=None,
         runtime=runtime,
         code=code,
-        code_file=file,
+        code_file=None,
         code_place=CodePlace(file, 1, 1),
         input=None,
         limits=Limits(),

@@ -45,6 +45,9 @@ OPTIONS = (
     ),
     _value("input", "FILE|-", "Input as JSON (YAML if the name ends in .yaml); - is stdin."),
     Option("set", ("--set",), MANY, "input.KEY=JSON", None, "Set one value of the input."),
+    Option(
+        "allow_path", ("--allow-path",), MANY, "DIR", None, "Let the job name files in DIR as well."
+    ),
     *(_value(field.key, field.kind.upper(), f"Tighten: {field.help}.") for field in FIELDS),
     _value("receipt", "FILE", "Write the receipt (DSSE) here instead of into BEDDEL_HOME."),
     _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),

@@ -41,6 +41,7 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
     "memory": (LIMIT, 137, "memory"),
     "limits": (REFUSED, 126, None),
     "protection": (REFUSED, 126, None),
+    "files": (REFUSED, 126, None),
     "worker-fault": (FAULT, 125, None),
     "interrupted": (INTERRUPTED, 130, None),
     "terminated": (INTERRUPTED, 143, None),

@@ -273,11 +273,21 @@ def _console(run: Run) -> dict[str, Any]:
 
 def _dependencies(run: Run) -> list[dict[str, Any]]:
     return [
-        {"name": "code", "digest": sha256(run.job.code)},
+        *_code(run),
         {"name": "input", "digest": sha256(run.input)},
         {"name": "profile", "digest": {"sha256": run.profile.digest}},
         {"name": "guest", "digest": {"sha256": run.guest.wasm_digest}},
     ]
+
+
+def _code(run: Run) -> list[dict[str, Any]]:
+    """Describe the code, and the file a job names it by; a file that was refused was not read."""
+    if run.refusal is not None and run.refusal.reason == "files":
+        return []
+    code: dict[str, Any] = {"name": "code", "digest": sha256(run.job.code)}
+    if run.job.code_file is not None:
+        code["annotations"] = {"file": run.job.code_file}
+    return [code]
 
 
 def _with_large_integers_as_text(value: Any) -> Any:

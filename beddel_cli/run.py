@@ -43,6 +43,7 @@ class Asked:
         job: path of a job file, or `-`.
         snippet_runtime: set when `job` is a bare code file for that runtime (`exec`).
         prompt: asks a person for a passphrase; None where there is no terminal.
+        allow_paths: folders beside the job's own in which it may name files.
     """
 
     job: str
@@ -59,6 +60,7 @@ class Asked:
     prompt: Callable[[str], str] | None = None
     require_key: bool = False
     tenant: str = "default"
+    allow_paths: tuple[str, ...] = ()
 
 
 @record
@@ -138,7 +140,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) -> Finished:
     started_at = time_ns()
+<<<<<<< HEAD
     job = load_asked_job(asked)
+=======
+    job, refusal = _load_job(asked)
+>>>>>>> files
     _check_outputs(asked, job)
     from beddel_cli.profile import load_profile
 
@@ -149,7 +155,11 @@ def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) 
     from beddel_cli.host import describe_host
 
     host = describe_host(ready, worker.observe())
+<<<<<<< HEAD
     ending = changed(_plan_and_run(worker, asked, job, profile, host, ready), beyond=beyond)
+=======
+    ending = _plan_and_run(worker, asked, job, profile, host, ready, refusal)
+>>>>>>> files
     worker.finish()
     return _sign_and_write(asked, ending, key, home, (started_ns, started_cpu_ns, started_at))
 
@@ -225,6 +235,7 @@ def _check_outputs(asked: Asked, job: Job) -> None:
         taken[real] = f"what {flag} writes"
 
 
+<<<<<<< HEAD
 def load_asked_job(asked: Asked) -> Job:
     """Read the job, with the input and settings that the command line gives it.
 
@@ -232,17 +243,26 @@ def load_asked_job(asked: Asked) -> Job:
         BeddelError: one of the files is missing or not valid.
     """
     from beddel_cli.job import load_job, snippet_job, with_input, with_setting
+=======
+def _load_job(asked: Asked) -> tuple[Job, RefusedError | None]:
+    """Read what is to run; with a refusal, its code is not there."""
+    from beddel_cli.job import read_job, snippet_job, with_input, with_setting
+>>>>>>> files
 
     if asked.job == "-" and asked.input == "-":
         raise UsageError(
             "the job and its input cannot both come from standard input",
             hint="give one of them as a file",
         )
+    refusal = None
     if asked.snippet_runtime is None:
-        job = load_job(asked.job)
+        job, refusal = read_job(asked.job, asked.allow_paths)
     else:
-        from beddel_cli.files import read_file, read_stdin
+        from beddel_cli.files import open_reach, read_file, read_stdin
 
+        # Bare code names no files; a folder that is none is a mistake all the same.
+        with open_reach(None, asked.allow_paths):
+            pass
         if asked.job == "-":
             job = snippet_job(read_stdin("code"), "<stdin>", asked.snippet_runtime)
         else:
@@ -251,7 +271,7 @@ def load_asked_job(asked: Asked) -> Job:
         job = with_input(job, _read_input(asked.input), asked.input)
     for setting in asked.settings:
         job = with_setting(job, setting)
-    return job
+    return job, refusal
 
 
 def _read_input(path: str) -> object:
@@ -286,12 +306,20 @@ def _load_key(asked: Asked) -> tuple[str, SigningKey]:
 
 
 def _plan_and_run(
-    worker: Worker, asked: Asked, job: Job, profile: Profile, host: Host, ready: Ready
+    worker: Worker,
+    asked: Asked,
+    job: Job,
+    profile: Profile,
+    host: Host,
+    ready: Ready,
+    refusal: RefusedError | None,
 ) -> _Ending:
     from beddel_cli import outcome as outcomes
     from beddel_cli.plan import make_plan
 
     try:
+        if refusal is not None:
+            raise refusal
         plan = make_plan(job, profile, host, asked.limits)
     except RefusedError as error:
         _ignore_signals()

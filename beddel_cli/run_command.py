@@ -77,7 +77,7 @@ def make_asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
     """Read the options; raises UsageError for a value that is none."""
     from beddel_cli.run import Asked
 
-    settings = values["set"]
+    settings, allowed = values["set"], values["allow_path"]
     return Asked(
         job=job,
         profile=_text(values, "profile") or "",
@@ -93,6 +93,7 @@ def make_asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
         prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
         tenant=_tenant(_text(values, "tenant"), os.environ),
+        allow_paths=tuple(allowed) if isinstance(allowed, list) else (),
     )
 
 

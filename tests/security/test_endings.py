@@ -56,7 +56,7 @@ CASES = {
     "limits": Case("return 42", ("--memory", "3MiB"), 126, "refused"),
 }
 # What the other files of this folder end with.
-ELSEWHERE = {"protection", "worker-fault", "trap", "interrupted", "terminated"}
+ELSEWHERE = {"protection", "files", "worker-fault", "trap", "interrupted", "terminated"}
 
 
 def test_no_reason_is_forgotten() -> None:

@@ -52,6 +52,8 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
     ),
     "no-new-privs": (Block(_PRCTL, errno.EINVAL, _SET_NO_NEW_PRIVS),),
     "capset": (Block(_CAPSET, errno.EPERM),),
+    "openat2-missing": (Block(437, errno.ENOSYS),),
+    "openat2-not-permitted": (Block(437, errno.EPERM),),
     "rlimits": (Block(_PRLIMIT, errno.EPERM), Block(_SETRLIMIT, errno.EPERM)),
 }
 

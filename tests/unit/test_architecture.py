@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "shape": {*BOTTOM, "yaml_safe"},
     "schema_document": set(),
     "checked_yaml": {"errors", "limits", "schema_document", "shape", "yaml_safe"},
-    "files": {"errors"},
+    "files": BOTTOM,
     "home": BOTTOM,
     "signing": BOTTOM,
     "keys": {*BOTTOM, "home", "signing"},
@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "render_explain": {"explain", "offer", "profile_comparison", "render", "terminal"},
     "render_profiles": {"profile_comparison", "render", "terminal"},
     "options": {"limits", "record"},
+    "starter": {*BOTTOM, "files", "home"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
 }

@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.errors import JobError, NotFoundError, Place
-from beddel_cli.files import read_beneath, read_file, read_stdin
+from beddel_cli.errors import JobError, NotFoundError, Place, RefusedError, UsageError
+from beddel_cli.files import open_reach, read_file, read_named, read_stdin
 
 HERE = Place("job.yaml", 1, 1)
+
+
+def named(folder: Path, name: str) -> bytes:
+    """Read what a job in a folder names."""
+    with open_reach(str(folder / "job.yaml")) as reach:
+        return read_named(reach, name, "code file", HERE)
 
 
 def test_a_file_comes_back_whole_and_links_are_followed(tmp_path: Path) -> None:
@@ -22,7 +28,7 @@ def test_a_file_comes_back_whole_and_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "l").symlink_to("f")
     assert read_file(str(tmp_path / "f"), "job") == data
     assert read_file(str(tmp_path / "l"), "job") == data
-    assert read_beneath(str(tmp_path), "l", "code file", HERE) == data
+    assert named(tmp_path, "l") == data
 
 
 def test_the_cap_is_exact(tmp_path: Path) -> None:
@@ -75,7 +81,7 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 def test_names_that_no_file_can_have_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="holds a NUL character"):
+    with pytest.raises(JobError, match="no file can have the name of the job"):
         read_file("a\0b", "job")
     with pytest.raises(JobError, match="File name too long"):
         read_file(str(tmp_path / ("n" * 300)), "job")
@@ -88,10 +94,14 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"1")
     before = sorted(os.listdir("/proc/self/fd"))
     read_file(str(tmp_path / "f"), "job")
-    read_beneath(str(tmp_path), "f", "code file", HERE)
+    named(tmp_path, "f")
     for name in ("nope", "../f", "."):
-        with pytest.raises((JobError, NotFoundError)):
-            read_beneath(str(tmp_path), name, "code file", HERE)
+        with pytest.raises((JobError, NotFoundError, RefusedError)):
+            named(tmp_path, name)
+    with pytest.raises(UsageError):
+        open_reach(str(tmp_path / "f"), [str(tmp_path), str(tmp_path / "nope")])
+    with pytest.raises(NotFoundError):
+        open_reach(str(tmp_path / "nope" / "f"), [str(tmp_path)])
     with pytest.raises(JobError):
         read_file(str(tmp_path), "job")
     assert sorted(os.listdir("/proc/self/fd")) == before

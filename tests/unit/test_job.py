@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from beddel_cli.errors import BeddelError, JobError, NotFoundError
+from beddel_cli.errors import BeddelError, JobError, NotFoundError, RefusedError, UsageError
 from beddel_cli.job import (
     Job,
     input_bytes,
     load_job,
     parse_job,
+    read_job,
     snippet_job,
     with_input,
     with_setting,
@@ -230,10 +233,46 @@ def test_no_way_leads_a_job_to_a_file_outside_its_folder(tmp_path: Path, way: st
     name = outside(tmp_path)[way]
     assert (tmp_path / "jobs" / name).is_file(), "the control: the name leads to a file"
     path = write(tmp_path / "jobs", "job.yaml", f"{HEAD}file: {name}\n")
-    with pytest.raises(JobError) as caught:
+    with pytest.raises(RefusedError) as caught:
         load_job(str(path))
-    assert caught.value.message == f"{name!r} lies outside the job's folder"
-    assert str(caught.value.place) == f"{path}:4:7"
+    refusal = caught.value
+    message = f"the code file {name!r} lies outside of where this job may name files"
+    assert (refusal.message, refusal.reason) == (message, "files")
+    assert (refusal.needs, refusal.found) == (f"file {name!r}", "allowed: the job's folder")
+    assert "--allow-path DIR" in refusal.fix
+    assert str(refusal.place) == f"{path}:4:7"
+    job, same = read_job(str(path))
+    assert (job.code, job.code_file) == (b"", name)
+    assert isinstance(same, RefusedError)
+
+
+@pytest.mark.parametrize(
+    "way", ["dots", "absolute", "link", "absolute link", "folder link", "there and back"]
+)
+def test_an_allowed_folder_lets_a_job_out_into_it(tmp_path: Path, way: str) -> None:
+    name = outside(tmp_path)[way]
+    path = write(tmp_path / "jobs", "job.yaml", f"{HEAD}file: {name}\n")
+    job = load_job(str(path), [str(tmp_path)])
+    assert (job.code, job.code_file) == (b"return 'secret'", name)
+    assert job.code_place.file == str(tmp_path / "jobs" / name)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(RefusedError) as caught:
+        load_job(str(path), [str(elsewhere)])
+    assert caught.value.found == f"allowed: the job's folder, {str(elsewhere)!r}"
+
+
+def test_an_allowed_folder_has_to_be_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "job.yaml", HEAD + "code: return 1\n")
+    for name, why in (
+        (str(tmp_path / "nope"), "No such file or directory"),
+        (str(path), "Not a directory"),
+        ("a\0b", "a NUL character in it"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            load_job(str(path), [str(tmp_path), name])
+        assert caught.value.message == f"--allow-path {name!r} cannot be opened: {why}"
+    assert load_job(str(path), [str(tmp_path)]).code == b"return 1"
 
 
 def test_a_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
@@ -253,7 +292,7 @@ def test_a_code_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         "fifo.js": (JobError, "the code file 'fifo.js' is not a regular file"),
         "folder.js": (JobError, "the code file 'folder.js' is not a regular file"),
         "bad.js": (JobError, "the code is not valid UTF-8"),
-        '"a\\0b"': (JobError, "cannot read the code file 'a\\x00b': a NUL character in the name"),
+        '"a\\0b"': (JobError, "no file can have the name of the code file: 'a\\x00b'"),
         f'"{"n" * 300}"': (
             JobError,
             f"cannot read the code file {'n' * 300!r}: File name too long",
@@ -268,20 +307,39 @@ def test_a_code_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         assert str(caught.value.place) == wanted
 
 
-def test_a_job_from_standard_input_cannot_name_a_code_file() -> None:
+@contextmanager
+def on_standard_input(text: str) -> Iterator[None]:
+    """Have a job on descriptor 0."""
     read, write_end = os.pipe()
-    os.write(write_end, (HEAD + "file: x.js\n").encode())
+    os.write(write_end, text.encode())
     os.close(write_end)
     saved = os.dup(0)
     try:
         os.dup2(read, 0)
-        with pytest.raises(JobError, match="no folder to find its code file in") as caught:
-            load_job("-")
+        yield
     finally:
         os.dup2(saved, 0)
         os.close(saved)
         os.close(read)
+
+
+def test_a_job_from_standard_input_has_no_folder_for_a_relative_name(tmp_path: Path) -> None:
+    with (
+        on_standard_input(HEAD + "file: x.js\n"),
+        pytest.raises(JobError, match="no folder to find its code file in") as caught,
+    ):
+        load_job("-", [str(tmp_path)])
     assert str(caught.value.place) == "<stdin>:4:7"
+
+
+def test_a_job_from_standard_input_may_name_a_file_in_an_allowed_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.js", "return 7")
+    text = f"{HEAD}file: {path}\n"
+    with on_standard_input(text):
+        assert load_job("-", [str(tmp_path)]).code == b"return 7"
+    with on_standard_input(text), pytest.raises(RefusedError) as caught:
+        load_job("-")
+    assert caught.value.found == "allowed: no folder"
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,7 @@ EXIT_CODES = {
     1: {"thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled"},
     124: {"wall", "fuel", "output"},
     125: {"worker-fault"},
-    126: {"limits", "protection"},
+    126: {"limits", "protection", "files"},
     130: {"interrupted"},
     137: {"memory"},
     143: {"terminated"},
@@ -341,7 +341,7 @@ def test_every_reason_has_a_known_status_and_limits_name_their_key() -> None:
         assert key is None or key in BY_KEY
 
 
-@pytest.mark.parametrize("reason", ["limits", "protection"])
+@pytest.mark.parametrize("reason", ["limits", "protection", "files"])
 def test_a_refusal_is_an_outcome_in_which_nothing_was_measured(reason: str) -> None:
     error: RefusedError = refusal(reason=reason)
     outcome = refused(error)
