@@ -88,10 +88,10 @@ def test_a_refusal_is_exit_1_with_every_reason(home: Home) -> None:
 
 def test_what_cannot_be_told_is_exit_2_and_a_document_too(home: Home) -> None:
     bad = home.work / "bad.yaml"
-    bad.write_text("beddel: 1\nid: one\nruntme: javascript\n")
+    bad.write_text("beddel: 1\nid: one\nruntime: javascript\ncode: x\nextra: 1\nmore: 2\n")
     for arguments, message in (
         (["gone.yaml"], "no job at 'gone.yaml'"),
-        (["bad.yaml"], "unknown key 'runtme'"),
+        (["bad.yaml"], "unknown key 'extra'"),
         ([str(home.job("return 1")), "--profile", "nope"], "no profile 'nope'"),
         ([str(home.job("return 1")), "--memory", "2MB"], "memory has no known unit: '2MB'"),
         (["-", "--input", "-"], "cannot both come from standard input"),
@@ -102,7 +102,8 @@ def test_what_cannot_be_told_is_exit_2_and_a_document_too(home: Home) -> None:
         document = explained(home, *arguments, code=2)
         assert message in document["error"]["message"]
         assert (document["would_run"], document["values"]) == (None, None)
-    assert explained(home, "bad.yaml", code=2)["error"]["line"] == 3
+    error = explained(home, "bad.yaml", code=2)["error"]
+    assert (error["line"], [more["line"] for more in error["more"]]) == (5, [6])
 
 
 def test_a_job_from_standard_input_is_explained(home: Home) -> None:
