@@ -92,7 +92,8 @@ def _wall_row(wall: Wall, where: str) -> tuple[str, ...]:
 
 
 def _line_row(line: SourceLine) -> tuple[str, ...]:
-    return (visible(str(line.place)), visible(line.text), "", ", ".join(line.decides))
+    # Our word first: CI systems take a line for a command by how it begins.
+    return (", ".join(line.decides), visible(str(line.place)), visible(line.text))
 
 
 def _digest_row(digest: Digest, folder: str) -> tuple[str, ...]:

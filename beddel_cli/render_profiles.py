@@ -30,7 +30,7 @@ def checked_text(file: str, profile: Profile, built_in: Sequence[Profile]) -> st
     values = [setting for setting in settings(profile) if setting.looseness is not None]
     grants = [item for item in values if not item.name.startswith("required.")]
     lines = [
-        f"{visible(file)}: ok, profile {visible(profile.name)}",
+        f"ok  {visible(file)}, profile {visible(profile.name)}",
         "  grants    " + ", ".join(f"{_short(item.name)} {item.text}" for item in grants),
         "  requires  " + ", ".join(sorted(profile.required)),
     ]
@@ -87,7 +87,8 @@ def not_valid_json(file: str, error: BeddelError, *, valid: bool | None) -> dict
 def diff_text(a: str, b: str, found: Sequence[Difference]) -> str:
     """Give a line for each value that differs: its name, both sides, and which is looser."""
     names = {"left": a, "right": b}
-    rows = [("", a, b, "")]
+    # Our word first: CI systems take a line for a command by how it begins.
+    rows = [("value", a, b, "")]
     for item in found:
         looser = "neither: a label" if item.looser is None else f"{names[item.looser]} is looser"
         rows.append((item.name, item.left, item.right, looser))

@@ -169,7 +169,7 @@ def test_check_tells_what_a_profile_grants_and_how_it_compares(home: Home) -> No
     assert (result.returncode, result.message) == (0, "")
     lines = result.stdout.decode().splitlines()
     assert lines == [
-        "mine.yaml: ok, profile mine",
+        "ok  mine.yaml, profile mine",
         "  grants    memory 64MiB, timeout 10s, fuel 100, max_output 1KiB, max_console 1KiB, "
         "dynamic_code none, clock frozen, network none",
         "  requires  capabilities, no-new-privs, rlimits, store-limits",
@@ -216,7 +216,7 @@ def test_each_of_several_files_is_told_of_and_the_worst_is_the_exit_code(home: H
     assert result.returncode == 2
     assert result.message.startswith("beddel-cli: bad.yaml:7:10: isolate.clock is 'stopped'\n")
     assert "beddel-cli: no profile at 'gone.yaml'\n" in result.message
-    assert result.stdout.startswith(b"mine.yaml: ok")
+    assert result.stdout.startswith(b"ok  mine.yaml")
     document = home.run("profiles", "check", "bad.yaml", "gone.yaml", "mine.yaml", "--json").json
     assert document["exit_code"] == 2
     bad, gone, mine = document["files"]
@@ -232,7 +232,7 @@ def test_diff_is_a_line_for_each_value_and_says_which_side_is_looser(home: Home)
     result = home.run("profiles", "diff", "ultra-secure", "high-security")
     assert result.returncode == 1
     assert [line.split() for line in result.stdout.decode().splitlines()] == [
-        ["ultra-secure", "high-security"],
+        ["value", "ultra-secure", "high-security"],
         ["level", "ultra", "high", "neither:", "a", "label"],
         ["limits.memory", "2MiB", "4MiB", "high-security", "is", "looser"],
         ["limits.timeout", "5s", "10s", "high-security", "is", "looser"],
@@ -240,6 +240,22 @@ def test_diff_is_a_line_for_each_value_and_says_which_side_is_looser(home: Home)
         ["limits.max_output", "256KiB", "1MiB", "high-security", "is", "looser"],
         ["limits.max_console", "16KiB", "64KiB", "high-security", "is", "looser"],
     ]
+
+
+def test_no_line_begins_with_the_name_of_a_file(home: Home) -> None:
+    # GitHub's runner takes a line that begins so, spaces aside, for a command.
+    name = "::error::x.yaml"
+    profile_file(home, LOOSE, name)
+    (home.work / "::error::job.yaml").write_bytes(home.job("return 1").read_bytes())
+    for arguments in (
+        ["profiles", "check", name],
+        ["profiles", "diff", name, "ultra-secure"],
+        ["explain", "::error::job.yaml", "--profile", name],
+    ):
+        result = home.run(*arguments)
+        assert b"::error::" in result.stdout, "the control: it is shown"
+        lines = (result.stdout + result.stderr).splitlines()
+        assert not [line for line in lines if line.strip().startswith(b"::")]
 
 
 def test_diff_exits_as_diff_does(home: Home) -> None:
