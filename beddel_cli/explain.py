@@ -45,6 +45,7 @@ class Question:
         input_from: `job`, or the options that replace its input.
         beyond: in what the profile is looser than every built-in one.
         guest_digest: hex SHA-256 of the guest's module.
+        refused_file: why the job may not have the file it names for its code, else None.
     """
 
     job: Job
@@ -55,6 +56,7 @@ class Question:
     input_from: str
     beyond: tuple[Beyond, ...]
     guest_digest: str
+    refused_file: RefusedError | None = None
 
 
 @record
@@ -135,6 +137,8 @@ def explain(question: Question, host: Host) -> Explanation:
     asked = parse_yaml(job.source, job.file)
     granted = parse_yaml(question.profile_source, question.profile_file)
     reasons = refusals(job, profile, host, flags)
+    if question.refused_file is not None:
+        reasons = (question.refused_file, *reasons)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
         *(_limit(field, question, host, granted) for field in FIELDS),
@@ -271,7 +275,7 @@ def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
     job = question.job
     return (
         Digest("job", _sha256(job.source), job.file),
-        Digest("code", _sha256(job.code), job.code_place.file),
+        Digest("code", None if question.refused_file else _sha256(job.code), job.code_place.file),
         Digest("input", _sha256(input_bytes(job)), question.input_from),
         Digest("profile", question.profile.digest, question.profile_file),
         Digest("guest", question.guest_digest, "the installed package"),
