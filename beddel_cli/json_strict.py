@@ -25,8 +25,11 @@ _BACKSLASHES = re.compile(rb"\\*")
 _BRACKETS_AS_SIGNS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_MARKS = bytes(set(range(256)) - set(b"[{,:"))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-# What a text that is JSON but for constants consists of, white space, commas and lists aside.
-_TOKEN = r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]|-?Infinity|NaN|[-0-9.eE+]+'
+# What JSON consists of, constants of Python's included; white space, commas and lists aside.
+_TOKEN = (
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]|-?Infinity|NaN'
+    r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+)
 
 
 class UnportableError(JobError):

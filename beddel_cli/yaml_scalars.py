@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 MAX_NUMBER_DIGITS = 400
 
 _NUMBER_STARTS = frozenset("-+.0123456789")
-_DIGITS = "0123456789"
+_DIGITS = b"0123456789"
+_HEX_DIGITS = _DIGITS + b"abcdefABCDEF"
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -54,17 +55,16 @@ def _number(text: str) -> int | float | str:
     if text == "-":
         raise ScalarError("an item that is only -", 'write "-" for text')
     digits = text[1:] if text[0] in "-+" else text
-    # Stripping is how a text of a mebibyte is told from a number in well under a millisecond.
-    if not digits.strip(_DIGITS):
+    if _has_only(digits, _DIGITS):
         _check_digits(text)
         if len(digits) > 1 and digits[0] == "0":
             raise _leading_zeros(text)
         return int(text) if digits else text
-    if digits[0] == "0" and not digits.strip(_DIGITS + "_"):
+    if digits[0] == "0" and _has_only(digits, _DIGITS + b"_"):
         _check_digits(text)
         raise _leading_zeros(text)
-    for prefix, characters, base in (("0o", "01234567", 8), ("0x", _DIGITS + "abcdefABCDEF", 16)):
-        if text.startswith(prefix) and len(text) > 2 and not text[2:].strip(characters):
+    for prefix, characters, base in (("0o", b"01234567", 8), ("0x", _HEX_DIGITS, 16)):
+        if text.startswith(prefix) and len(text) > 2 and _has_only(text[2:], characters):
             _check_digits(text)
             return int(text[2:], base)
     if text in _NOT_FINITE:
@@ -83,10 +83,15 @@ def _is_float(digits: str) -> bool:
     mantissa, has_exponent, exponent = digits.replace("E", "e").partition("e")
     if has_exponent:
         exponent = exponent[1:] if exponent.startswith(("+", "-")) else exponent
-        if not exponent or exponent.strip(_DIGITS):
+        if not exponent or not _has_only(exponent, _DIGITS):
             return False
     whole, _, fraction = mantissa.partition(".")
-    return bool(whole or fraction) and not whole.strip(_DIGITS) and not fraction.strip(_DIGITS)
+    return bool(whole or fraction) and _has_only(whole, _DIGITS) and _has_only(fraction, _DIGITS)
+
+
+def _has_only(text: str, characters: bytes) -> bool:
+    # The way that tells a text of a mebibyte from a number in a millisecond.
+    return text.isascii() and not text.encode("ascii").translate(None, characters)
 
 
 def _check_digits(text: str) -> None:

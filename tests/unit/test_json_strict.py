@@ -84,6 +84,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"[-Infinity]", "f:1:2: JSON has no such number: -Infinity"),
     (b'{"NaN": ["Infinity\\"", 1,\n Infinity]}', "f:2:2: JSON has no such number: Infinity"),
     (b"1e400", "f:1:1: a number outside the range of JSON: 1e400"),
+    (b"1e999-", "f:1:1: a number outside the range of JSON: 1e999"),
     (b"[1,\n -1e400]", "f:2:2: a number outside the range of JSON: -1e400"),
     (b'{"a":1,"b":2,"a":1}', "f:1:14: duplicate key 'a'"),
     (b'{"a":1,"\\u0061":1}', "f:1:8: duplicate key 'a'"),
@@ -137,7 +138,22 @@ def _nesting(value: Any) -> int:
 
 
 PIECES = st.sampled_from(
-    (b"[", b"]", b"{", b"}", b'"', b"\\", b'\\"', b"\\\\", b",", b":", b"1", b'"a":', b"[" * 200, b" ")
+    (
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b'"',
+        b"\\",
+        b'\\"',
+        b"\\\\",
+        b",",
+        b":",
+        b"1",
+        b'"a":',
+        b"[" * 200,
+        b" ",
+    )
 )
 
 

@@ -131,13 +131,15 @@ BAD: list[tuple[bytes, str]] = [
     (b"- &a b\n- {*a: 1}\n", "f.yaml:2:4: a space is missing after the name 'a'"),
     (b"a: &an:chor value\n", "f.yaml:1:4: a space is missing after the name 'an'"),
     (b"a: &an:chor [value]\n", "f.yaml:1:4: a space is missing after the name 'an'"),
-    (b"a: ! &a%b c\n", "f.yaml:1:4: a space is missing after the name 'a'"),
+    (b"a: ! &a?b c\n", "f.yaml:1:4: a space is missing after the name 'a'"),
     (b'a: "x"# y\n', "f.yaml:1:7: a space is missing before the comment"),
     (b"a: 'x'# y\n", "f.yaml:1:7: a space is missing before the comment"),
     (b"a: [x]# y\n", "f.yaml:1:7: a space is missing before the comment"),
     (b"a: {x: y}# y\n", "f.yaml:1:10: a space is missing before the comment"),
     (b"a: |# y\n  x\n", "f.yaml:1:4: a space is missing before the comment"),
     (b"a: >-1# y\n  x\n", "f.yaml:1:4: a space is missing before the comment"),
+    (b"|\n\n# c\n", "f.yaml:1:1: a comment after a text that is empty and the whole file"),
+    (b"--- >\n# c\n", "f.yaml:1:5: a comment after a text that is empty and the whole file"),
     (b"a: [-, x]\n", "f.yaml:1:5: an item that is only -"),
     (b"a: !" + b"x" * 100, f"f.yaml:1:4: tags are not allowed: '!{'x' * 79}'…"),
     (b"a: *" + b"x" * 100, f"f.yaml:1:4: alias '{'x' * 80}'… names nothing before it"),
@@ -164,10 +166,10 @@ def test_a_duplicate_key_says_where_the_first_one_stands() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ('{? a : 1, "?b": 2, c?d: ?e}', {"a": 1, "?b": 2, "c?d": "?e"}),
+        ('{? a : 1, "?b": 2, c?d: e?}', {"a": 1, "?b": 2, "c?d": "e?"}),
         ("? a\n: 1\n?\n  b\n: 2\n?c: 3\n", {"a": 1, "b": 2, "?c": 3}),
         ("- &a b\n- {*a : 1}\n- [*a]\n- &c [1]\n- &d\n  e", ["b", {"b": 1}, ["b"], [1], "e"]),
-        ("a: \"x\" # y\nb: [z] # y\nc: | # y\n  #x\n", {"a": "x", "b": ["z"], "c": "#x\n"}),
+        ('a: "x" # y\nb: [z] # y\nc: | # y\n  #x\n', {"a": "x", "b": ["z"], "c": "#x\n"}),
         ("- '-'\n- [-1, --]\n- {'': 1}\n", ["-", [-1, "--"], {"": 1}]),
         # A last line of spaces belongs to a block text, with or without its line's end.
         ("foo: |\n  x\n   ", {"foo": "x\n \n"}),
@@ -176,6 +178,7 @@ def test_a_duplicate_key_says_where_the_first_one_stands() -> None:
         ("- |+\n   ", ["\n"]),
         ("foo: |\n  x", {"foo": "x"}),
         ("foo: 1\n  ", {"foo": 1}),
+        ("|\n  x\n# c\n", "x\n"),
     ],
 )
 def test_what_stands_beside_the_refused_spellings_is_read(text: str, value: Any) -> None:
