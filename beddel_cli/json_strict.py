@@ -26,7 +26,7 @@ _BRACKETS_AS_SIGNS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_MARKS = bytes(set(range(256)) - set(b"[{,:"))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # What JSON consists of, constants of Python's included; white space, commas and lists aside.
-_TOKEN = (
+_LEXEME = (
     r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]|-?Infinity|NaN'
     r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 )
@@ -172,35 +172,35 @@ def _find_excess_in(
 def _find_rejected(text: str) -> tuple[int, str]:
     """Give where the first construct that our rules refuse stands, and why it is refused.
 
-    Only for a text that was refused and is JSON by its grammar up to there: it looks at each token.
+    Only for a text that was refused and is JSON by its grammar up to there; each lexeme is seen.
     """
     names: list[set[str]] = []
     name, at = "", 0
-    for found in re.finditer(_TOKEN, text):
-        token = found[0]
-        if token[0] == '"':
-            name, at = token, found.start()
-        elif token == "{":
+    for found in re.finditer(_LEXEME, text):
+        lexeme = found[0]
+        if lexeme[0] == '"':
+            name, at = lexeme, found.start()
+        elif lexeme == "{":
             names.append(set())
-        elif token == "}":
+        elif lexeme == "}":
             names.pop()
-        elif token == ":":
+        elif lexeme == ":":
             key = json.loads(name) if "\\" in name else name[1:-1]
             if key in names[-1]:
                 return at, f"duplicate key {_shown(key)}"
             names[-1].add(key)
         else:
             try:
-                _number(token)
+                _number(lexeme)
             except _Rejected as error:
                 return found.start(), str(error)
     raise AssertionError("bug: a text that was refused holds nothing to refuse")
 
 
-def _number(token: str) -> int | float:
-    if token[-1] in "Ny":
-        _constant(token)
-    return _integer(token) if token.lstrip("-").isdigit() else _float(token)
+def _number(lexeme: str) -> int | float:
+    if lexeme[-1] in "Ny":
+        _constant(lexeme)
+    return _integer(lexeme) if lexeme.lstrip("-").isdigit() else _float(lexeme)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ it, so a hostile file costs what it weighs and no more. Scalars follow the YAML 
 (`yaml_scalars`). Tags, merge keys, duplicate keys and second documents are errors.
 
 The limits are such that whatever is refused is refused within 50 ms of processor time and 32 MiB.
-A value costs up to two events, an event 1 to 2 microseconds in PyYAML, and half as much here: so the
-number of values decides, and it leaves room for a processor that other work slows down by half.
+A value costs up to two events, an event 1 to 2 microseconds in PyYAML, and half as much here: so
+the number of values decides, and leaves room for a processor that other work slows down by half.
 
 Sources: YAML 1.2.2; https://pyyaml.org/wiki/PyYAMLDocumentation.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from beddel_cli.yaml_marks import Path
+    from beddel_cli.yaml_marks import Path as Path
 
     Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 
@@ -227,10 +227,14 @@ class _Builder:
             header = self._text[event.start_mark.index : event.start_mark.index + 4]
             if "#" in header.lstrip("|>+-123456789")[:1]:
                 raise self._error("a space is missing before the comment", event)
-        if style in "|>" and self._top is None and not event.value.strip("\n"):
+        if (
+            style in "|>"
+            and self._top is None
+            and not event.value.strip("\n")
+            and "#" in self._text[event.end_mark.index :]
+        ):
             # Without indentation it would be text to YAML, and is a comment to libyaml.
-            if "#" in self._text[event.end_mark.index :]:
-                raise self._error("a comment after a text that is empty and the whole file", event)
+            raise self._error("a comment after a text that is empty and the whole file", event)
 
     def _open_mapping(self, event: Any) -> None:
         self._open(event, {})

@@ -43,8 +43,8 @@ def plain_value(text: str) -> Scalar:
     """Give the value that a plain scalar without a tag stands for.
 
     Raises:
-        ScalarError: a number that is ambiguous, absurdly long, or not in JSON; or a lone `-`, which YAML
-            does not allow and libyaml does.
+        ScalarError: a number that is ambiguous, absurdly long, or not in JSON; or a lone `-`,
+            which YAML does not allow and libyaml does.
     """
     if text in _WORDS:
         return _WORDS[text]

@@ -1,4 +1,4 @@
-"""Every case of the public YAML test suite: agreed with, or refused, and never read as another value.
+"""Every case of the public YAML test suite: agreed with or refused, never read as another value.
 
 `yaml-test-suite.md` lists the answer to each case. To run, and to publish again:
 

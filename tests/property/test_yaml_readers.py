@@ -123,9 +123,10 @@ def read(data: bytes) -> Document | JobError:
     try:
         return parse_yaml(data, "f.yaml")
     except JobError as error:
-        assert error.place is not None
-        assert error.place.file == "f.yaml"
-        return error
+        refused = error
+    assert refused.place is not None
+    assert refused.place.file == "f.yaml"
+    return refused
 
 
 def theirs(text: str) -> Any:
@@ -156,7 +157,8 @@ def check_against_the_other(data: bytes) -> bool:
     if isinstance(ours, JobError):
         return False
     text = data.decode()
-    if "\x85" in text:  # The end of a line to libyaml and YAML 1.1.
+    # A line's end to YAML 1.1; and a last line of spaces, where ours is what the YAML suite says.
+    if "\x85" in text or text.endswith((" ", "\t")):
         return False
     try:
         other = theirs(text)
@@ -224,10 +226,12 @@ def read_json(data: bytes) -> None:
     try:
         value = parse_json(data, "f.json")
     except JobError as error:
-        assert error.place is not None
-        assert error.place.line is not None
+        place = error.place
+    else:
+        assert value == json.loads(data)
         return
-    assert value == json.loads(data)
+    assert place is not None
+    assert place.line is not None
 
 
 JSON_TOKENS = st.sampled_from(

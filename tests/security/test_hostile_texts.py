@@ -97,5 +97,5 @@ def print_costs() -> None:
         for kind, case in itertools.chain(
             (("yaml", case) for case in YAML), (("json", case) for case in JSON)
         ):
-            cost, seconds, peak = measure(kind, case, Path(folder), lambda cost: cost is None)
+            _, seconds, peak = measure(kind, case, Path(folder), lambda cost: cost is None)
             print(f"{kind} {seconds * 1e3:6.1f} ms {peak / (1 << 20):5.1f} MiB {case[0]}")

@@ -1,4 +1,4 @@
-"""What reading a hostile file costs: processor time and memory, in a process that did nothing else."""
+"""What reading a hostile file costs: processor time and memory, in a process of its own."""
 
 from __future__ import annotations
 

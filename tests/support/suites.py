@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def digest(files: list[Path], root: Path) -> str:
     return total.hexdigest()
 
 
-def table(head: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Give the published text: a head, totals of the second column, one line for each case."""
     totals = Counter(row[1] for row in rows)
     lines = [head, "| answer | cases |", "| --- | --- |"]

@@ -126,7 +126,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"{ ?foo: bar }", "f.yaml:1:4: a space is missing after ?"),
     (b"[?x]", "f.yaml:1:3: a space is missing after ?"),
     (b'[?"x": 1]', "f.yaml:1:3: a space is missing after ?"),
-    (b"{? , a: 1}", "f.yaml:1:3: a key is missing"),
+    (b"{? , a: 1}", "f.yaml:1:4: a key is missing"),
     (b"[a, : 1]", "f.yaml:1:5: not valid YAML: "),
     (b"- &a b\n- {*a: 1}\n", "f.yaml:2:4: a space is missing after the name 'a'"),
     (b"a: &an:chor value\n", "f.yaml:1:4: a space is missing after the name 'an'"),
