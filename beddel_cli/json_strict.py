@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re  # json itself imports it
+from itertools import accumulate
 
 from beddel_cli.errors import JobError, Place
 
@@ -12,6 +14,22 @@ if TYPE_CHECKING:
 
 MAX_SAFE_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 256
+# Keys count as values, and an empty list or mapping counts as two.
+MAX_VALUES = 1_000_000
+MAX_NUMBER_DIGITS = 400
+MAX_SHOWN_CHARACTERS = 80
+
+_PIECE_BYTES = 1 << 16
+_QUOTE, _BACKSLASH = b'"\\'
+_BACKSLASHES = re.compile(rb"\\*")
+_BRACKETS_AS_SIGNS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
+_NOT_MARKS = bytes(set(range(256)) - set(b"[{,:"))
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+# What JSON consists of, constants of Python's included; white space, commas and lists aside.
+_LEXEME = (
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]|-?Infinity|NaN'
+    r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+)
 
 
 class UnportableError(JobError):
@@ -25,18 +43,23 @@ class _Rejected(ValueError):
 def parse_json(data: bytes, file: str) -> Any:
     """Read one JSON value in UTF-8.
 
+    Depth and number of values are judged on the bytes, before anything is built.
+
     Raises:
-        UnportableError: duplicate keys, or numbers or nesting beyond what readers agree on.
-        JobError: not JSON, with line and column where the parser knows them.
+        UnportableError: duplicate keys, or numbers, nesting or more values than readers agree on.
+        JobError: not JSON. Both with line and column.
     """
+    excess = find_excess(data)
+    if excess is not None:
+        at, why = excess
+        raise UnportableError(why, place=_place(file, data[:at].decode("utf-8", "replace")))
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise JobError("not valid UTF-8", place=Place(file, line, column)) from None
+        place = _place(file, data[: error.start].decode("utf-8"))
+        raise JobError("not valid UTF-8", place=place) from None
     try:
-        value = json.loads(
+        return json.loads(
             text,
             object_pairs_hook=_object,
             parse_constant=_constant,
@@ -48,25 +71,149 @@ def parse_json(data: bytes, file: str) -> Any:
         raise JobError(
             f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", place=place
         ) from None
-    except _Rejected as error:
-        raise UnportableError(str(error), place=Place(file)) from None
-    except RecursionError:
-        raise UnportableError("nested too deeply", place=Place(file)) from None
-    except ValueError:
-        # int() refuses absurdly long numbers; nothing else is left to fail here.
-        raise UnportableError("a number of too many digits", place=Place(file)) from None
-    return value
+    except _Rejected:
+        at, why = _find_rejected(text)
+        raise UnportableError(why, place=_place(file, text[:at])) from None
+
+
+def _place(file: str, before: str) -> Place:
+    return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def find_excess(data: bytes) -> tuple[int, str] | None:
+    """Find where JSON nests too deeply or holds too many values, in time linear in its bytes.
+
+    Gives the offset and what is exceeded, or None. Where the text is no JSON, what stands before
+    its first fault is judged rightly, and no parser goes further.
+    """
+    marks = data.translate(None, _NOT_MARKS)
+    if len(marks) < MAX_VALUES and marks.count(b"[") + marks.count(b"{") <= MAX_DEPTH:
+        return None
+    del marks
+    depth = values = at = 0
+    inside = False
+    while at < len(data):
+        end = _end_of_piece(data, at)
+        outside, inside_after = _outside_strings(data[at:end], inside)
+        opened = outside.count(b"[") + outside.count(b"{")
+        # Each value but the first stands after one of these; a closing bracket ends none anew.
+        values_after = values + opened + outside.count(b",") + outside.count(b":")
+        if values_after >= MAX_VALUES or (
+            depth + opened > MAX_DEPTH and _is_deeper(outside, depth)
+        ):
+            fault = _find_excess_in(data, at, end, (inside, depth, values))
+            if fault is not None:
+                return fault
+        depth += opened - outside.count(b"]") - outside.count(b"}")
+        values, inside, at = values_after, inside_after, end
+    return None
+
+
+def _end_of_piece(data: bytes, at: int) -> int:
+    """Give where a piece of a text ends such that no escape is cut."""
+    end = min(at + _PIECE_BYTES, len(data))
+    if data[end - 1] != _BACKSLASH:
+        return end
+    rest = _BACKSLASHES.match(data, end)
+    return min((rest.end() if rest else end) + 1, len(data))
+
+
+def _outside_strings(piece: bytes, inside: bool) -> tuple[bytes, bool]:
+    """Give what of a piece is not in a string, and whether the piece ends in one."""
+    if b"\\" in piece:
+        piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+    parts = piece.split(b'"')
+    return b"".join(parts[inside::2]), inside == (len(parts) % 2 == 1)
+
+
+def _is_deeper(outside: bytes, depth: int) -> bool:
+    """Tell whether brackets that begin at a depth lead beyond the limit."""
+    brackets = outside.translate(_BRACKETS_AS_SIGNS, _NOT_BRACKETS)
+    # Most are closed where they open; what is left after a few rounds is short.
+    left, rounds = brackets, 4
+    for _ in range(rounds):
+        left = left.replace(b"\x02\x00", b"")
+    if depth + rounds + left.count(2) <= MAX_DEPTH:
+        return False
+    return depth + max(accumulate(brackets, lambda sum_, sign: sum_ + sign - 1, initial=0)) > (
+        MAX_DEPTH
+    )
+
+
+def _find_excess_in(
+    data: bytes, at: int, end: int, before: tuple[bool, int, int]
+) -> tuple[int, str] | None:
+    inside, depth, values = before
+    escaped = False
+    for offset in range(at, end):
+        byte = data[offset]
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == _BACKSLASH:
+                escaped = True
+            elif byte == _QUOTE:
+                inside = False
+        elif byte == _QUOTE:
+            inside = True
+        elif byte in b"[{,:":
+            values += 1
+            if values >= MAX_VALUES:
+                return offset, f"more than {MAX_VALUES} values"
+            if byte in b"[{":
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return offset, f"nested deeper than {MAX_DEPTH}"
+        elif byte in b"]}":
+            depth -= 1
+    return None
+
+
+def _find_rejected(text: str) -> tuple[int, str]:
+    """Give where the first construct that our rules refuse stands, and why it is refused.
+
+    Only for a text that was refused and is JSON by its grammar up to there; each lexeme is seen.
+    """
+    names: list[set[str]] = []
+    name, at = "", 0
+    for found in re.finditer(_LEXEME, text):
+        lexeme = found[0]
+        if lexeme[0] == '"':
+            name, at = lexeme, found.start()
+        elif lexeme == "{":
+            names.append(set())
+        elif lexeme == "}":
+            names.pop()
+        elif lexeme == ":":
+            key = json.loads(name) if "\\" in name else name[1:-1]
+            if key in names[-1]:
+                return at, f"duplicate key {_shown(key)}"
+            names[-1].add(key)
+        else:
+            try:
+                _number(lexeme)
+            except _Rejected as error:
+                return found.start(), str(error)
+    raise AssertionError("bug: a text that was refused holds nothing to refuse")
+
+
+def _number(lexeme: str) -> int | float:
+    if lexeme[-1] in "Ny":
+        _constant(lexeme)
+    return _integer(lexeme) if lexeme.lstrip("-").isdigit() else _float(lexeme)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _Rejected(f"duplicate key {key!r}")
-            seen.add(key)
+        raise _Rejected("duplicate key")
     return found
+
+
+def _shown(key: str) -> str:
+    if len(key) <= MAX_SHOWN_CHARACTERS:
+        return repr(key)
+    return f"{key[:MAX_SHOWN_CHARACTERS]!r}…"
 
 
 def _constant(name: str) -> Any:
@@ -74,15 +221,22 @@ def _constant(name: str) -> Any:
 
 
 def _integer(text: str) -> int | float:
+    _check_digits(text)
     # JavaScript tells -0 from 0; Python's integers do not.
     return -0.0 if text == "-0" else int(text)
 
 
 def _float(text: str) -> float:
+    _check_digits(text)
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise _Rejected(f"a number outside the range of JSON: {text[:40]}")
     return value
+
+
+def _check_digits(text: str) -> None:
+    if len(text) > MAX_NUMBER_DIGITS:
+        raise _Rejected(f"a number of more than {MAX_NUMBER_DIGITS} digits")
 
 
 def find_inexact(value: Any) -> tuple[tuple[str | int, ...], str] | None:

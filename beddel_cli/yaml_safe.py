@@ -1,62 +1,48 @@
 """YAML that is read as data only: parser events in, plain values with positions out.
 
 PyYAML's C parser delivers events; limits are checked on each event before anything is built from
-it, so a hostile file costs what it weighs and no more. Scalars follow the YAML 1.2 core schema:
-`no` and `12:30` are text. Tags, merge keys, duplicate keys and second documents are errors.
+it, so a hostile file costs what it weighs and no more. Scalars follow the YAML 1.2 core schema
+(`yaml_scalars`). Tags, merge keys, duplicate keys and second documents are errors.
 
-Sources: YAML 1.2.2 chapter 10.3 (core schema); https://pyyaml.org/wiki/PyYAMLDocumentation.
+The limits are such that whatever is refused is refused within 50 ms of processor time and 32 MiB.
+A value costs up to two events, an event 1 to 2 microseconds in PyYAML, and half as much here: so
+the number of values decides, and leaves room for a processor that other work slows down by half.
+
+Sources: YAML 1.2.2; https://pyyaml.org/wiki/PyYAMLDocumentation.
 """
 
 from __future__ import annotations
 
 from beddel_cli.errors import JobError, Place
 from beddel_cli.record import record
+from beddel_cli.yaml_marks import Mark, Marks, Opened, split_lines, start_of
+from beddel_cli.yaml_scalars import ScalarError, plain_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from beddel_cli.yaml_marks import Path as Path
+
     Value = None | bool | int | float | str | list[Any] | dict[str, Any]
-    Path = tuple[str | int, ...]
+
+__all__ = ("Document", "Mark", "decode", "parse_yaml")
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
-MAX_VALUES = 20_000
+MAX_VALUES = 5_000
 MAX_ALIASES = 64
 MAX_DIRECTIVES = 64
-MAX_NUMBER_DIGITS = 400
+MAX_SHOWN_CHARACTERS = 80
 
-_CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))
-_DIGITS = frozenset("0123456789")
-_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-_FLOAT_CHARACTERS = frozenset("0123456789.eE+-")
-_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-_TRUE = frozenset(("true", "True", "TRUE"))
-_FALSE = frozenset(("false", "False", "FALSE"))
-_NOT_FINITE = frozenset(
-    (
-        *(".nan", ".NaN", ".NAN"),
-        *(sign + word for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")),
-    )
-)
-
-
-@record
-class Mark:
-    """Where a value stands: 1-based line and column, and how its text maps to the source.
-
-    Attributes:
-        style: the scalar's style: `|`, `>`, `'`, `"`, or empty for plain ones and collections.
-        first_line, first_column: where the first character of a text's content stands, and
-            `linear` whether each later line of it is the next line of the file at that column.
-    """
-
-    line: int
-    column: int
-    style: str = ""
-    first_line: int | None = None
-    first_column: int | None = None
-    linear: bool = False
+# YAML 1.2.2 production c-printable, without what editors hide: the two line separators of Unicode
+# and the byte-order mark. Surrogates are no UTF-8.
+_LATIN_ALLOWED = bytes((9, 10, 13, *range(32, 127), 0x85, *range(0xA0, 0x100)))
+_LINE_ENDS = ("\n", "\r", "\x85")
+_SPACES = frozenset((" ", "\t", "\n", "\r", "\x85", ""))
+_AFTER_NAME = _SPACES | frozenset(",]}")
+_HIDDEN = "\u2028\u2029\ufeff\ufffe\uffff"
 
 
 @record
@@ -65,8 +51,8 @@ class Document:
 
     file: str
     value: Value
-    marks: dict[Path, Mark]
-    key_marks: dict[Path, Mark]
+    marks: Marks
+    key_marks: Marks
 
     def place(self, path: Path) -> Place:
         """Give where the value at `path` stands, or its nearest parent that is there."""
@@ -100,9 +86,11 @@ def decode(data: bytes, file: str) -> str:
             place=_end_of(before, file),
             got=f"byte 0x{data[error.start]:02x}",
         ) from None
-    bad = [char for char in set(text) if not _allowed(char)]
-    if bad:
-        first = min(map(text.index, bad))
+    # Whole-text operations only: a set of its characters alone would take a tenth of a second.
+    bad = text.encode("latin-1", "ignore").translate(None, _LATIN_ALLOWED).decode("latin-1")
+    found = [char for char in (*set(bad), *_HIDDEN) if char in text]
+    if found:
+        first = min(map(text.index, found))
         raise JobError(
             f"character U+{ord(text[first]):04X} is not allowed",
             place=_end_of(text[:first], file),
@@ -110,32 +98,14 @@ def decode(data: bytes, file: str) -> str:
     return text
 
 
-def _allowed(char: str) -> bool:
-    """Tell whether a character may stand in a file: YAML's printable ones, on one line each.
-
-    Source: YAML 1.2.2 production c-printable; without the two line separators of Unicode and the
-    byte-order mark, which editors hide.
-    """
-    if char < "\x80":
-        return char not in _CONTROLS
-    code = ord(char)
-    if code < 0xA0:
-        return code == 0x85
-    hidden = (0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF)
-    return code not in hidden and not 0xD800 <= code <= 0xDFFF
-
-
-def _lines(text: str) -> list[str]:
-    """Split where libyaml ends a line (YAML 1.1), so that our positions are its positions."""
-    for ending in ("\r\n", "\r", "\x85"):
-        text = text.replace(ending, "\n")
-    return text.split("\n")
+def _last_line(text: str) -> str:
+    return text[max(map(text.rfind, _LINE_ENDS)) + 1 :]
 
 
 def _end_of(text: str, file: str) -> Place:
     """Give the place of what follows this beginning of a file."""
-    lines = _lines(text)
-    return Place(file, len(lines), len(lines[-1]) + 1)
+    text = split_lines(text)
+    return Place(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
 def parse_yaml(data: bytes, file: str) -> Document:
@@ -148,10 +118,16 @@ def parse_yaml(data: bytes, file: str) -> Document:
 
     text = decode(data, file)
     _check_directives(text, file)
+    if not text.endswith(_LINE_ENDS) and not _last_line(text).strip(" \t"):
+        # libyaml drops a last line of spaces from a block scalar unless something ends it.
+        text += "\n"
     builder = _Builder(file, text)
+    take = builder.takers()
     try:
         for event in parse_events(text):
-            builder.take(event)
+            taker = take.get(type(event).__name__)
+            if taker is not None:
+                taker(event)
     except YamlSyntaxError as error:
         place = Place(file)
         if error.line is not None and error.column is not None:
@@ -164,24 +140,17 @@ def _check_directives(text: str, file: str) -> None:
     """Refuse a flood of %TAG lines: libyaml compares each with all before it, 15 s for 1 MiB."""
     if text.count("%TAG") <= MAX_DIRECTIVES:
         return
-    lines = [n for n, line in enumerate(_lines(text), 1) if line.startswith("%TAG")]
-    if len(lines) > MAX_DIRECTIVES:
-        raise JobError(
-            f"more than {MAX_DIRECTIVES} directives", place=Place(file, lines[MAX_DIRECTIVES], 1)
-        )
+    parts = ("\n" + split_lines(text)).split("\n%TAG", MAX_DIRECTIVES + 1)
+    if len(parts) > MAX_DIRECTIVES + 1:
+        line = sum(part.count("\n") for part in parts[:-1]) + MAX_DIRECTIVES + 1
+        raise JobError(f"more than {MAX_DIRECTIVES} directives", place=Place(file, line, 1))
 
 
-class _Open:
-    """A collection still being filled."""
-
-    __slots__ = ("anchor", "key", "path", "size", "value")
-
-    def __init__(self, value: list[Any] | dict[str, Any], path: Path, anchor: str | None) -> None:
-        self.value = value
-        self.path = path
-        self.anchor = anchor
-        self.key: str | None = None
-        self.size = 1
+def _shown(text: str) -> str:
+    """Give a quoted text for a message, which a name of a mebibyte must not fill."""
+    if len(text) <= MAX_SHOWN_CHARACTERS:
+        return repr(text)
+    return f"{text[:MAX_SHOWN_CHARACTERS]!r}…"
 
 
 class _Builder:
@@ -190,65 +159,112 @@ class _Builder:
     def __init__(self, file: str, text: str) -> None:
         self._file = file
         self._text = text
-        self._lines: list[str] | None = None
-        self._stack: list[_Open] = []
+        self._stack: list[Opened] = []
+        self._top: Opened | None = None
         self._anchors: dict[str, tuple[Value, int]] = {}
-        self._root: list[Value] = []
-        self._marks: dict[Path, Mark] = {}
-        self._key_marks: dict[Path, Mark] = {}
+        self._root: list[tuple[Value, Any]] = []
         self._values = self._aliases = self._repeated = self._documents = 0
 
     def document(self) -> Document:
         if not self._root:
             raise JobError("the file is empty", place=Place(self._file))
-        return Document(self._file, self._root[0], self._marks, self._key_marks)
+        value, node = self._root[0]
+        marks = Marks(self._text, node)
+        return Document(self._file, value, marks, Marks(self._text, node, of_keys=True))
 
-    def take(self, event: Any) -> None:
-        kind = type(event).__name__
-        if kind == "ScalarEvent":
-            self._scalar(event)
-        elif kind == "MappingStartEvent":
-            self._open(event, {})
-        elif kind == "SequenceStartEvent":
-            self._open(event, [])
-        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
-            self._close()
-        elif kind == "AliasEvent":
-            self._alias(event)
-        elif kind == "DocumentStartEvent":
-            self._documents += 1
-            if self._documents > 1:
-                raise self._error("a second document; only one is read", event)
+    def takers(self) -> dict[str, Callable[[Any], None]]:
+        """Give what takes each kind of event; other kinds mean nothing here."""
+        return {
+            "ScalarEvent": self._scalar,
+            "MappingStartEvent": self._open_mapping,
+            "SequenceStartEvent": self._open_list,
+            "MappingEndEvent": self._close,
+            "SequenceEndEvent": self._close,
+            "AliasEvent": self._alias,
+            "DocumentStartEvent": self._start_document,
+        }
 
-    def _error(self, message: str, event: Any, **more: str) -> JobError:
-        mark = event.start_mark
-        return JobError(message, place=Place(self._file, mark.line + 1, mark.column + 1), **more)
+    def _error(self, message: str, event: Any, hint: str | None = None) -> JobError:
+        return JobError(message, place=Place(self._file, *start_of(event)), hint=hint)
+
+    def _start_document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            raise self._error("a second document; only one is read", event)
 
     def _count(self, event: Any, values: int = 1) -> None:
         self._values += values
         if self._values > MAX_VALUES:
-            raise self._error(f"more than {MAX_VALUES} values", event)
+            hint = "larger data is read from JSON: --input FILE"
+            raise self._error(f"more than {MAX_VALUES} values", event, hint)
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None and event.tag != "!":
-            raise self._error(f"tags are not allowed: {event.tag!r}", event)
+            raise self._error(f"tags are not allowed: {_shown(event.tag)}", event)
+
+    def _check_name(self, event: Any, end: int) -> None:
+        """Refuse `&a:b` and `*a:`: a name to YAML 1.2, but to libyaml one that ends before it."""
+        if self._text[end : end + 1] not in _AFTER_NAME:
+            raise self._error(f"a space is missing after the name {_shown(event.anchor)}", event)
+
+    def _check_anchor(self, event: Any) -> None:
+        at = self._text.find("&", event.start_mark.index)
+        self._check_name(event, at + 1 + len(event.anchor))
+
+    def _check_comment(self, event: Any) -> None:
+        """Refuse `"x"#y`: a comment to libyaml, not to YAML."""
+        end = event.end_mark.index
+        if self._text[end : end + 1] == "#":
+            raise JobError(
+                "a space is missing before the comment",
+                place=Place(self._file, event.end_mark.line + 1, event.end_mark.column + 1),
+            )
+
+    def _check_style(self, event: Any, style: str) -> None:
+        if style in ("'", '"'):
+            self._check_comment(event)
+        elif event.anchor is None and event.tag is None:
+            header = self._text[event.start_mark.index : event.start_mark.index + 4]
+            if "#" in header.lstrip("|>+-123456789")[:1]:
+                raise self._error("a space is missing before the comment", event)
+        if (
+            style in "|>"
+            and self._top is None
+            and not event.value.strip("\n")
+            and "#" in self._text[event.end_mark.index :]
+        ):
+            # Without indentation it would be text to YAML, and is a comment to libyaml.
+            raise self._error("a comment after a text that is empty and the whole file", event)
+
+    def _open_mapping(self, event: Any) -> None:
+        self._open(event, {})
+
+    def _open_list(self, event: Any) -> None:
+        self._open(event, [])
 
     def _open(self, event: Any, value: list[Any] | dict[str, Any]) -> None:
+        before = self._values
         self._count(event)
         self._check_tag(event)
         if len(self._stack) >= MAX_DEPTH:
             raise self._error(f"nested deeper than {MAX_DEPTH}", event)
-        path = self._next_path(event)
-        self._marks[path] = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        if self._wants_key():
+            raise self._error("keys must be plain text", event)
+        if event.anchor:
+            self._check_anchor(event)
         # A name used again means the new value from its start on (YAML 1.2.2, 7.1).
         self._anchors.pop(event.anchor, None)
-        self._stack.append(_Open(value, path, event.anchor))
+        self._top = Opened(event, value, before)
+        self._stack.append(self._top)
 
-    def _close(self) -> None:
+    def _close(self, event: Any) -> None:
         done = self._stack.pop()
-        if done.anchor:
-            self._anchors[done.anchor] = (done.value, done.size)
-        self._put(done.path, done.value, done.size)
+        if done.event.flow_style:
+            self._check_comment(event)
+        self._top = self._stack[-1] if self._stack else None
+        if done.event.anchor:
+            self._anchors[done.event.anchor] = (done.value, self._values - done.before)
+        self._put(done.value, done)
 
     def _alias(self, event: Any) -> None:
         self._aliases += 1
@@ -256,154 +272,81 @@ class _Builder:
             raise self._error(f"more than {MAX_ALIASES} aliases", event)
         found = self._anchors.get(event.anchor)
         if found is None:
-            inside = any(opened.anchor == event.anchor for opened in self._stack)
+            inside = any(opened.event.anchor == event.anchor for opened in self._stack)
             why = "stands inside what it names" if inside else "names nothing before it"
-            raise self._error(f"alias {event.anchor!r} {why}", event)
+            raise self._error(f"alias {_shown(event.anchor)} {why}", event)
+        self._check_name(event, event.end_mark.index)
         value, size = found
         self._count(event, size)
         depth, characters = _measure(value)
         self._repeated += characters
         if self._repeated > MAX_BYTES:
             raise self._error(f"more than {MAX_BYTES} characters repeated by aliases", event)
-        if self._is_key():
+        if self._wants_key():
             if not isinstance(value, str):
                 raise self._error("keys must be plain text", event)
             self._key(value, event)
             return
-        path = self._next_path(event)
-        self._marks[path] = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
         if len(self._stack) + depth > MAX_DEPTH:
             raise self._error(f"nested deeper than {MAX_DEPTH} through an alias", event)
-        self._put(path, value, size)
+        self._put(value, event)
 
     def _scalar(self, event: Any) -> None:
         self._count(event)
         self._check_tag(event)
-        if self._is_key():
-            self._key(event.value, event)
+        text, style = event.value, event.style
+        if style:
+            self._check_style(event, style)
+        if event.anchor:
+            self._check_anchor(event)
+        if self._wants_key():
+            if event.anchor:
+                self._anchors[event.anchor] = (text, 1)
+            self._key(text, event)
             return
-        path = self._next_path(event)
-        plain = not event.style  # None from the Python parser, empty from the C one
-        value: Value = self._plain(event) if plain and event.tag is None else event.value
-        self._marks[path] = self._scalar_mark(event)
+        value: Value = text
+        # A plain scalar's style is None from the Python parser, empty from the C one.
+        if not style and event.tag is None:
+            try:
+                value = plain_value(text)
+            except ScalarError as error:
+                raise self._error(error.message, event, error.hint) from None
         if event.anchor:
             self._anchors[event.anchor] = (value, 1)
-        self._put(path, value, 1)
+        self._put(value, event)
 
-    def _is_key(self) -> bool:
-        top = self._stack[-1] if self._stack else None
-        return top is not None and isinstance(top.value, dict) and top.key is None
+    def _wants_key(self) -> bool:
+        top = self._top
+        return top is not None and top.key is None and type(top.value) is dict
 
     def _key(self, key: str, event: Any) -> None:
         top = self._stack[-1]
         if key == "<<" and not getattr(event, "style", None):
             raise self._error("merge keys (<<) are not allowed", event)
-        if key in top.value:
-            first = self._key_marks[(*top.path, key)]
+        start = event.start_mark.index
+        if self._text[start - 1 : start] == "?" and self._text[start : start + 1] not in _SPACES:
+            raise self._error("a space is missing after ?", event, "or quote the whole key")
+        if key == "" and not getattr(event, "style", None):
+            raise self._error("a key is missing", event, 'write "" for the empty text')
+        if key in top.keys:
+            line, _ = start_of(top.keys[key])
             raise self._error(
-                f"duplicate key {key!r}", event, hint=f"it stands first in line {first.line}"
+                f"duplicate key {_shown(key)}", event, f"it stands first in line {line}"
             )
         top.key = key
-        mark = event.start_mark
-        self._key_marks[(*top.path, key)] = Mark(mark.line + 1, mark.column + 1)
+        top.keys[key] = event
 
-    def _next_path(self, event: Any) -> Path:
-        if not self._stack:
-            return ()
-        top = self._stack[-1]
-        if isinstance(top.value, list):
-            return (*top.path, len(top.value))
-        if top.key is None:
-            raise self._error("keys must be plain text", event)
-        return (*top.path, top.key)
-
-    def _put(self, path: Path, value: Value, size: int) -> None:
-        if not self._stack:
-            self._root.append(value)
-            return
-        top = self._stack[-1]
-        top.size += size
-        if isinstance(top.value, list):
-            top.value.append(value)
+    def _put(self, value: Value, node: Any) -> None:
+        top = self._top
+        if top is None:
+            self._root.append((value, node))
+        elif top.key is None:
+            top.value.append(value)  # type: ignore[union-attr]
+            top.items.append(node)  # type: ignore[union-attr]
         else:
-            top.value[str(path[-1])] = value
+            top.value[top.key] = value  # type: ignore[call-overload]
+            top.items[top.key] = node  # type: ignore[call-overload]
             top.key = None
-
-    def _plain(self, event: Any) -> Value:
-        text: str = event.value
-        if text in _NULLS:
-            return None
-        if text in _TRUE or text in _FALSE:
-            return text in _TRUE
-        if text[0] in "-+.0123456789":
-            return self._number(text, event)
-        return text
-
-    def _number(self, text: str, event: Any) -> Value:
-        digits = text[1:] if text[0] in "-+" else text
-        if not set(digits) <= _DIGITS:
-            return self._other_number(text, digits, event)
-        self._check_digits(text, event)
-        if len(digits) > 1 and digits[0] == "0":
-            raise self._leading_zeros(text, event)
-        return int(text) if digits else text
-
-    def _other_number(self, text: str, digits: str, event: Any) -> Value:
-        if digits[0] == "0" and set(digits) <= _DIGITS | {"_"}:
-            raise self._leading_zeros(text, event)
-        for prefix, characters, base in (("0o", frozenset("01234567"), 8), ("0x", _HEX_DIGITS, 16)):
-            if text.startswith(prefix) and len(text) > 2 and set(text[2:]) <= characters:
-                self._check_digits(text, event)
-                return int(text[2:], base)
-        if text in _NOT_FINITE:
-            raise self._error(f"JSON has no such number: {text}", event)
-        if not set(text) <= _FLOAT_CHARACTERS:
-            return text
-        try:
-            value = float(text)
-        except ValueError:
-            return text
-        self._check_digits(text, event)
-        if value in (float("inf"), float("-inf")):
-            raise self._error(f"a number outside the range of JSON: {text}", event)
-        return value
-
-    def _check_digits(self, text: str, event: Any) -> None:
-        if len(text) > MAX_NUMBER_DIGITS:
-            raise self._error(f"a number of more than {MAX_NUMBER_DIGITS} digits", event)
-
-    def _leading_zeros(self, text: str, event: Any) -> JobError:
-        hint = f'write "{text}" for text, 0o… for octal'
-        return self._error(f"a number with leading zeros: {text}", event, hint=hint)
-
-    def _scalar_mark(self, event: Any) -> Mark:
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        style = event.style or ""
-        if event.anchor or event.tag:
-            # The event starts at its anchor or tag; where its text starts is not told.
-            return Mark(line, column, style)
-        if style == "|":
-            return self._literal_mark(event, line, column)
-        quote = 1 if style in ("'", '"') else 0
-        begin, end = event.start_mark.index + quote, event.end_mark.index - quote
-        if self._text[begin:end] == event.value and style != ">":
-            return Mark(line, column, style, line, column + quote, linear=True)
-        return Mark(line, column, style)
-
-    def _literal_mark(self, event: Any, line: int, column: int) -> Mark:
-        if self._lines is None:
-            self._lines = _lines(self._text)
-        # Content starts on the line after the header; its indentation is that of its first line
-        # that is not empty, or what the header says.
-        content = event.value.split("\n")
-        for offset, wanted in enumerate(content):
-            if wanted and line + offset < len(self._lines):
-                found = self._lines[line + offset]
-                if found.endswith(wanted):
-                    first_column = len(found) - len(wanted) + 1
-                    return Mark(line, column, "|", line + 1, first_column, linear=True)
-                break
-        return Mark(line, column, "|")
 
 
 def _measure(value: Value) -> tuple[int, int]:

@@ -118,7 +118,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["run", "good.yaml", "--input", "fifo.yaml"], 125, "the input 'fifo.yaml' is not a regular"),
     (["run", "good.yaml", "--input", "/dev/zero"], 125, "the input '/dev/zero' is not a regular"),
     (["run", "good.yaml", "--input", "bad.json"], 125, "bad.json: duplicate key 'a'"),
-    (["run", "good.yaml", "--input", "deep.json"], 125, "deep.json: nested too deeply"),
+    (["run", "good.yaml", "--input", "deep.json"], 125, "deep.json:1:257: nested deeper than 256"),
     (["run", "good.yaml", "--input", "nan.json"], 125, "nan.json: JSON has no such number: NaN"),
     (["run", "good.yaml", "--input", "deep.yaml"], 125, "deep.yaml:1:33: nested deeper than 32"),
     (["run", "good.yaml", "--input", "-"], 125, "<stdin>:1:1: not valid JSON: expecting value"),

@@ -421,7 +421,7 @@ def test_a_setting_changes_one_value(before: Any, setting: str, after: Any) -> N
         ("input.text.x=1", "--set input.text.x: there is no 'x' to set"),
         (f"input.list.{'1' * 5000}=1", f"--set input.list.{'1' * 5000}: there is no "),
         (f"input{'.a' * 5000}=1", "--set leads deeper than 256 keys"),
-        ("input.a=" + "[" * 50_000, "nested too deeply"),
+        ("input.a=" + "[" * 50_000, "nested deeper than 256"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_error(setting: str, message: str) -> None:

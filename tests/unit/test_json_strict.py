@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beddel_cli import json_strict
 from beddel_cli.errors import JobError
 from beddel_cli.json_strict import (
     UnportableError,
@@ -78,15 +79,28 @@ BAD: list[tuple[bytes, str]] = [
     (b"[1,\n\xff]", "f:2:1: not valid UTF-8"),
     ("1".encode("utf-16"), "f:1:1: not valid UTF-8"),
     (b"\xed\xa0\x80", "f:1:1: not valid UTF-8"),
-    (b"NaN", "f: JSON has no such number: NaN"),
-    (b"[-Infinity]", "f: JSON has no such number: -Infinity"),
-    (b"1e400", "f: a number outside the range of JSON: 1e400"),
-    (b"-1e400", "f: a number outside the range of JSON: -1e400"),
-    (b'{"a":1,"b":2,"a":1}', "f: duplicate key 'a'"),
-    (b'{"a":1,"\\u0061":1}', "f: duplicate key 'a'"),
-    (b"9" * 5000, "f: a number of too many digits"),
-    (b"[" * 100_000, "f: nested too deeply"),
-    (b'{"a":' * 100_000, "f: nested too deeply"),
+    ('"é"\n"é'.encode() + b"\xff", "f:2:3: not valid UTF-8"),
+    (b"NaN", "f:1:1: JSON has no such number: NaN"),
+    (b"[-Infinity]", "f:1:2: JSON has no such number: -Infinity"),
+    (b'{"NaN": ["Infinity\\"", 1,\n Infinity]}', "f:2:2: JSON has no such number: Infinity"),
+    (b"1e400", "f:1:1: a number outside the range of JSON: 1e400"),
+    (b"1e999-", "f:1:1: a number outside the range of JSON: 1e999"),
+    (b"[1,\n -1e400]", "f:2:2: a number outside the range of JSON: -1e400"),
+    (b'{"a":1,"b":2,"a":1}', "f:1:14: duplicate key 'a'"),
+    (b'{"a":1,"\\u0061":1}', "f:1:8: duplicate key 'a'"),
+    (b'{"a":{"b":1},\n "c":[{"b":{}, "b" :1}]}', "f:2:16: duplicate key 'b'"),
+    (b'{"a":1,"a":1,"b":NaN}', "f:1:8: duplicate key 'a'"),
+    (b'{"%b":1,"%b":1}' % (b"k" * 99, b"k" * 99), f"f:1:106: duplicate key '{'k' * 80}'…"),
+    (b"9" * 401, "f:1:1: a number of more than 400 digits"),
+    (b"[0.5, 0." + b"9" * 399 + b"]", "f:1:7: a number of more than 400 digits"),
+    (b"9" * 100_000, "f:1:1: a number of more than 400 digits"),
+    (b"[" * 257, "f:1:257: nested deeper than 256"),
+    (b"[" * 100_000, "f:1:257: nested deeper than 256"),
+    (b'{"a":' * 100_000, "f:1:1281: nested deeper than 256"),
+    (b'["\\\\", "[[\\"", ' + b"[\n" * 256, "f:256:1: nested deeper than 256"),
+    (b"[" * 256 + b"]" * 254 + b",[" + b"[" * 254, "f:1:766: nested deeper than 256"),
+    (b"[" + b"1," * 1_000_000 + b"1]", "f:1:1999999: more than 1000000 values"),
+    (b"[" + b'"\\\\",' * 1_000_000 + b"1]", "f:1:4999996: more than 1000000 values"),
 ]
 
 
@@ -97,6 +111,76 @@ def test_what_is_refused_says_where_and_why(data: bytes, shown: str) -> None:
     assert f"{caught.value.place}: {caught.value.message}" == shown
     portable_grammar = not caught.value.message.startswith("not valid")
     assert isinstance(caught.value, UnportableError) == portable_grammar
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 256 + b"]" * 256,
+        b'{"a":' * 254 + b"[[]" + b"]" + b"}" * 254,
+        b"[" + b",".join([b"[" * 255 + b"]" * 255] * 300) + b"]",
+        b"[" + b"1," * 999_998 + b"1]",
+        b'["' + b"[{,:" * 1_000_000 + b'", "\\"[[", "\\\\", []]',
+        b'["' + b"\\\\" * 40_000 + b'", "' + b"[" * 300 + b'"]',
+        b'["' + b"x" * 65_533 + b'\\"' + b"[" * 300 + b'"]',
+        b'["' + b"x" * 65_532 + b"\\\\" + b'", [], "' + b"[" * 300 + b'"]',
+        b"-" + b"9" * 399,
+    ],
+    ids=range(9),
+)
+def test_what_is_at_a_limit_or_only_looks_beyond_it_is_read(data: bytes) -> None:
+    assert parse_json(data, "f") == json.loads(data)
+
+
+def _nesting(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_nesting, inner), default=0) if isinstance(value, (dict, list)) else 0
+
+
+PIECES = st.sampled_from(
+    (
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b'"',
+        b"\\",
+        b'\\"',
+        b"\\\\",
+        b",",
+        b":",
+        b"1",
+        b'"a":',
+        b"[" * 200,
+        b" ",
+    )
+)
+
+
+@given(st.lists(PIECES, max_size=30).map(b"".join), st.sampled_from((1, 2, 3, 1 << 16)))
+def test_depth_is_judged_on_bytes_as_a_parser_judges_it(data: bytes, piece: int) -> None:
+    """A text that is JSON is too deep by its bytes just when its value is, however it is cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_strict, "MAX_DEPTH", 2)
+        patch.setattr(json_strict, "_PIECE_BYTES", piece)
+        excess = json_strict.find_excess(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    assert (excess is not None) == (_nesting(value) > 2)
+
+
+@given(VALUES)
+def test_values_are_judged_alike_however_they_are_cut(value: Any) -> None:
+    """Any value is found too deep just when it is, in pieces of any size."""
+    data = compact_json([value, value])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_strict, "MAX_DEPTH", 3)
+        whole = json_strict.find_excess(data)
+        patch.setattr(json_strict, "_PIECE_BYTES", 5)
+        assert json_strict.find_excess(data) == whole
+    assert (whole is not None) == (_nesting([value, value]) > 3)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ ENDINGS: list[tuple[str, Answer, str, str | None]] = [
         "a result too deep to read",
         answer(report(output=b"[" * 2000 + b"]" * 2000)),
         "not-json",
-        "the job's result cannot be written as JSON: nested too deeply",
+        "the job's result cannot be written as JSON: nested deeper than 256",
     ),
     (
         "a number no reader holds",

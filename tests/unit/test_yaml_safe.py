@@ -122,6 +122,27 @@ BAD: list[tuple[bytes, str]] = [
     ("a: \u2028\n".encode(), "f.yaml:1:4: character U+2028 is not allowed"),
     (b"a: \xed\xa0\x80\n", "f.yaml:1:4: not valid UTF-8"),
     ("a: \uffff\n".encode(), "f.yaml:1:4: character U+FFFF is not allowed"),
+    # What libyaml reads and YAML 1.2 does not, or not so.
+    (b"{ ?foo: bar }", "f.yaml:1:4: a space is missing after ?"),
+    (b"[?x]", "f.yaml:1:3: a space is missing after ?"),
+    (b'[?"x": 1]', "f.yaml:1:3: a space is missing after ?"),
+    (b"{? , a: 1}", "f.yaml:1:4: a key is missing"),
+    (b"[a, : 1]", "f.yaml:1:5: not valid YAML: "),
+    (b"- &a b\n- {*a: 1}\n", "f.yaml:2:4: a space is missing after the name 'a'"),
+    (b"a: &an:chor value\n", "f.yaml:1:4: a space is missing after the name 'an'"),
+    (b"a: &an:chor [value]\n", "f.yaml:1:4: a space is missing after the name 'an'"),
+    (b"a: ! &a?b c\n", "f.yaml:1:4: a space is missing after the name 'a'"),
+    (b'a: "x"# y\n', "f.yaml:1:7: a space is missing before the comment"),
+    (b"a: 'x'# y\n", "f.yaml:1:7: a space is missing before the comment"),
+    (b"a: [x]# y\n", "f.yaml:1:7: a space is missing before the comment"),
+    (b"a: {x: y}# y\n", "f.yaml:1:10: a space is missing before the comment"),
+    (b"a: |# y\n  x\n", "f.yaml:1:4: a space is missing before the comment"),
+    (b"a: >-1# y\n  x\n", "f.yaml:1:4: a space is missing before the comment"),
+    (b"|\n\n# c\n", "f.yaml:1:1: a comment after a text that is empty and the whole file"),
+    (b"--- >\n# c\n", "f.yaml:1:5: a comment after a text that is empty and the whole file"),
+    (b"a: [-, x]\n", "f.yaml:1:5: an item that is only -"),
+    (b"a: !" + b"x" * 100, f"f.yaml:1:4: tags are not allowed: '!{'x' * 79}'…"),
+    (b"a: *" + b"x" * 100, f"f.yaml:1:4: alias '{'x' * 80}'… names nothing before it"),
     (b"a: b: c\n", "f.yaml:1:5: not valid YAML: "),
     (b"a: [1\n", "f.yaml:2:1: not valid YAML: "),
     (b"a: 'x\n", "f.yaml:2:1: not valid YAML: "),
@@ -140,6 +161,28 @@ def test_what_is_refused_says_where_it_stands(data: bytes, wanted: str) -> None:
 
 def test_a_duplicate_key_says_where_the_first_one_stands() -> None:
     assert error_of(b"a: 1\nb: 2\na: 3\n").hint == "it stands first in line 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{? a : 1, "?b": 2, c?d: e?}', {"a": 1, "?b": 2, "c?d": "e?"}),
+        ("? a\n: 1\n?\n  b\n: 2\n?c: 3\n", {"a": 1, "b": 2, "?c": 3}),
+        ("- &a b\n- {*a : 1}\n- [*a]\n- &c [1]\n- &d\n  e", ["b", {"b": 1}, ["b"], [1], "e"]),
+        ('a: "x" # y\nb: [z] # y\nc: | # y\n  #x\n', {"a": "x", "b": ["z"], "c": "#x\n"}),
+        ("- '-'\n- [-1, --]\n- {'': 1}\n", ["-", [-1, "--"], {"": 1}]),
+        # A last line of spaces belongs to a block text, with or without its line's end.
+        ("foo: |\n  x\n   ", {"foo": "x\n \n"}),
+        ("foo: |\n  x\n   \n", {"foo": "x\n \n"}),
+        ("foo: |\r  x\r  \t", {"foo": "x\n\t\n"}),
+        ("- |+\n   ", ["\n"]),
+        ("foo: |\n  x", {"foo": "x"}),
+        ("foo: 1\n  ", {"foo": 1}),
+        ("|\n  x\n# c\n", "x\n"),
+    ],
+)
+def test_what_stands_beside_the_refused_spellings_is_read(text: str, value: Any) -> None:
+    assert parse(text).value == value
 
 
 def test_a_quoted_merge_key_is_a_key_like_any_other() -> None:
@@ -182,6 +225,10 @@ def test_aliases_end_at_their_number() -> None:
     error = error_of((text + "- *a\n").encode())
     assert error.message == f"more than {MAX_ALIASES} aliases"
     assert str(error.place) == f"f.yaml:{MAX_ALIASES + 2}:3"
+
+
+def test_an_anchor_on_a_key_names_its_text() -> None:
+    assert parse("&k a: 1\nb: *k\n").value == {"a": 1, "b": "a"}
 
 
 def test_what_aliases_repeat_counts_as_if_it_were_written_out() -> None:
