@@ -221,7 +221,6 @@ def _exec(
     return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
 
 
-<<<<<<< HEAD
 def _with_plan_options(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command those options of `run` that decide what a job gets."""
     return _with_run_options(function, [item for item in OPTIONS if item.field in PLAN_OPTIONS])
@@ -255,7 +254,8 @@ def _explain(
     else:
         sys.stdout.write(explanation_text(explanation))
     return exit_code(explanation)
-=======
+
+
 @app.command("init", epilog="Example: beddel-cli init demo")
 def _init(
     folder: Annotated[
@@ -278,7 +278,6 @@ def _init(
         print(visible(path))
     job = shell_word(written[0] if not written[0].startswith("-") else f"./{written[0]}")
     sys.stderr.write(f"next  beddel-cli run {visible(job)}\n")
->>>>>>> files
 
 
 @app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")

@@ -45,6 +45,7 @@ class Question:
         input_from: `job`, or the options that replace its input.
         beyond: in what the profile is looser than every built-in one.
         guest_digest: hex SHA-256 of the guest's module.
+        refusal: why a file that the job names, and with it its code, was not read.
     """
 
     job: Job
@@ -55,6 +56,7 @@ class Question:
     input_from: str
     beyond: tuple[Beyond, ...]
     guest_digest: str
+    refusal: RefusedError | None = None
 
 
 @record
@@ -135,6 +137,8 @@ def explain(question: Question, host: Host) -> Explanation:
     asked = parse_yaml(job.source, job.file)
     granted = parse_yaml(question.profile_source, question.profile_file)
     reasons = refusals(job, profile, host, flags)
+    if question.refusal is not None:
+        reasons = (question.refusal, *reasons)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
         *(_limit(field, question, host, granted) for field in FIELDS),
@@ -269,9 +273,10 @@ def _source_line(found: list[tuple[Place, str]], line: str) -> SourceLine:
 
 def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
     job = question.job
+    code = _sha256(job.code) if question.refusal is None else None
     return (
         Digest("job", _sha256(job.source), job.file),
-        Digest("code", _sha256(job.code), job.code_place.file),
+        Digest("code", code, job.code_place.file),
         Digest("input", _sha256(input_bytes(job)), question.input_from),
         Digest("profile", question.profile.digest, question.profile_file),
         Digest("guest", question.guest_digest, "the installed package"),

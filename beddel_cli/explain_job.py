@@ -19,7 +19,7 @@ def explain_job(asked: Asked) -> Explanation:
     Raises:
         BeddelError: a file is missing or not valid, or the installation holds no guest.
     """
-    job = load_asked_job(asked)
+    job, refusal = load_asked_job(asked)
     source, file = read_profile(asked.profile)
     profile = parse_profile(source, file, built_in=not is_path(asked.profile))
     offer = ask_machine()
@@ -32,6 +32,7 @@ def explain_job(asked: Asked) -> Explanation:
         input_from=_input_from(asked),
         beyond=beyond_built_in(profile),
         guest_digest=offer.guest_digest,
+        refusal=refusal,
     )
     return explain(question, describe_offer(offer))
 

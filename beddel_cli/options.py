@@ -82,7 +82,9 @@ OPTIONS = (
     ),
 )
 # Those that decide what a job gets: the options of `explain`.
-PLAN_OPTIONS = frozenset(("profile", "input", "set", "json", *(field.key for field in FIELDS)))
+PLAN_OPTIONS = frozenset(
+    ("profile", "input", "set", "allow_path", "json", *(field.key for field in FIELDS))
+)
 _BY_SPELLING = {spelling: option for option in OPTIONS for spelling in option.spellings}
 
 

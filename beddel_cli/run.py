@@ -140,11 +140,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) -> Finished:
     started_at = time_ns()
-<<<<<<< HEAD
-    job = load_asked_job(asked)
-=======
-    job, refusal = _load_job(asked)
->>>>>>> files
+    job, refusal = load_asked_job(asked)
     _check_outputs(asked, job)
     from beddel_cli.profile import load_profile
 
@@ -155,11 +151,8 @@ def _run_in(worker: Worker, asked: Asked, started_ns: int, started_cpu_ns: int) 
     from beddel_cli.host import describe_host
 
     host = describe_host(ready, worker.observe())
-<<<<<<< HEAD
-    ending = changed(_plan_and_run(worker, asked, job, profile, host, ready), beyond=beyond)
-=======
     ending = _plan_and_run(worker, asked, job, profile, host, ready, refusal)
->>>>>>> files
+    ending = changed(ending, beyond=beyond)
     worker.finish()
     return _sign_and_write(asked, ending, key, home, (started_ns, started_cpu_ns, started_at))
 
@@ -235,19 +228,15 @@ def _check_outputs(asked: Asked, job: Job) -> None:
         taken[real] = f"what {flag} writes"
 
 
-<<<<<<< HEAD
-def load_asked_job(asked: Asked) -> Job:
+def load_asked_job(asked: Asked) -> tuple[Job, RefusedError | None]:
     """Read the job, with the input and settings that the command line gives it.
+
+    With a refusal, a file that the job names is not for it, and its code is not there.
 
     Raises:
         BeddelError: one of the files is missing or not valid.
     """
-    from beddel_cli.job import load_job, snippet_job, with_input, with_setting
-=======
-def _load_job(asked: Asked) -> tuple[Job, RefusedError | None]:
-    """Read what is to run; with a refusal, its code is not there."""
     from beddel_cli.job import read_job, snippet_job, with_input, with_setting
->>>>>>> files
 
     if asked.job == "-" and asked.input == "-":
         raise UsageError(
