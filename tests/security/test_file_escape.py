@@ -180,3 +180,15 @@ def test_an_allowed_folder_that_is_none_is_a_mistake_for_every_command(home: Hom
         assert result.returncode == 125
         assert b"--allow-path 'nope' cannot be opened: No such file or directory" in result.stderr
         assert home.run(command, "-q", "--allow-path", os.curdir, file).stdout == b"42\n"
+
+
+def test_explain_says_beforehand_what_run_would_refuse(home: Home) -> None:
+    outside = home.work.parent / "lib"
+    outside.mkdir()
+    (outside / "x.js").write_text("return 6 * 7")
+    job = job_naming(home.work, "../lib/x.js")
+    refused = home.run("explain", job, "--json")
+    assert refused.returncode == 1, refused.message
+    (reason,) = refused.json["refusals"]
+    assert (reason["reason"], reason["needs"]) == ("files", "file '../lib/x.js'")
+    assert home.run("explain", job, "--allow-path", outside).returncode == 0

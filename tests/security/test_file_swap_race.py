@@ -10,6 +10,8 @@ import pytest
 from tests.support.named_files import ALLOWED, CANARY, WAYS, exchanging, job_naming, load_each
 
 ROUNDS = 2_000
+# At most: it ends with the first that is led out.
+NAIVE_ROUNDS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def test_what_is_read_is_allowed_whatever_is_exchanged(tmp_path: Path, kind: str
     allowed = [] if race.allowed is None else [tmp_path / race.allowed]
     with exchanging(tmp_path / race.one, tmp_path / race.two):
         (ours,) = load_each(way, [job], allowed=allowed, rounds=ROUNDS)
-        (naive,) = load_each(way, [job], rounds=ROUNDS, naive=True)
+        (naive,) = load_each(way, [job], rounds=NAIVE_ROUNDS if race.naive else 1, naive=True)
     assert ours.total() == ROUNDS
     assert ours[f"read {CANARY}"] == 0, ours
     assert ours[f"read {ALLOWED}"] > 0, ours

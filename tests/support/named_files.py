@@ -2,7 +2,8 @@
 
 `named_files.py` reads `{"jobs": […], "allowed": […], "rounds": N, "naive": false}` from standard
 input and prints one `{ending: count}` per job. An ending is `read TEXT`, or the error's class and
-message. `naive` opens the file that each job names as any program would: the control.
+message. `naive` opens the file that each job names as any program would, until one of them was led
+to the canary: the control.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ def answer() -> None:
     request = json.load(sys.stdin)
     counts: list[Counter[str]] = [Counter() for _ in request["jobs"]]
     for _ in range(request["rounds"]):
+        if request["naive"] and any(f"read {CANARY}" in count for count in counts):
+            break
         for job, count in zip(request["jobs"], counts, strict=True):
             count[_naively(job) if request["naive"] else _ending(job, request["allowed"])] += 1
     json.dump(counts, sys.stdout)
