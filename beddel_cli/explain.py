@@ -273,7 +273,6 @@ def _source_line(found: list[tuple[Place, str]], line: str) -> SourceLine:
 
 def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
     job = question.job
-    code = _sha256(job.code) if question.refusal is None else None
     return (
         Digest("job", _sha256(job.source), job.file),
         Digest("code", None if question.refused_file else _sha256(job.code), job.code_place.file),
