@@ -1,7 +1,7 @@
-"""The entry: the short way to `run`, or the whole command line.
+"""The entry: the short way to `run` and `exec`, or the whole command line.
 
-Typer and Rich cost more to import than a run takes, so a plain, correct `run JOB …` does without
-them; everything else, and everything wrong, goes to `cli`.
+Typer and Rich cost more to import than a run takes, so a plain, correct `run JOB …` or `exec -- …`
+does without them; everything else, and everything wrong, goes to `cli`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
         if plain is not None:
             from beddel_cli.run_command import run_command
 
-            job, values = plain
-            return run_command(job, values, started_ns=started_ns)
+            return run_command(*plain, started_ns=started_ns)
+    if arguments[:1] == ["exec"]:
+        from beddel_cli.options import parse_plain_exec
+
+        plain_exec = parse_plain_exec(arguments[1:])
+        if plain_exec is not None:
+            from beddel_cli.run_command import exec_command
+
+            return exec_command(*plain_exec, started_ns=started_ns)
     from beddel_cli.cli import run_app
 
     return run_app(arguments, started_ns=started_ns)

@@ -1,7 +1,8 @@
 """Limits of a run: what they are called, how they are written, which of two is tighter.
 
-One table serves the job's `limits`, the profile's, the command line's flags and the receipt.
-Units are written out, since `2MB` and `500` have meant too many things.
+One table serves the job's `limits`, the profile's, the command line's flags and the receipt. Some
+limits are for isolates, some for programs, some for both. Units are written out, since `2MB` and
+`500` have meant too many things.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _WRONG_UNITS = {
     | {"minutes": "min", "msec": "ms", "millis": "ms", "MS": "ms"},
 }
 # Beyond these no figure means anything, and none fits every field it travels in.
-_LARGEST = {"size": 1 << 40, "time": 86_400_000_000_000, "count": (1 << 53) - 1}
-_SMALLEST = {"size": 1, "time": 1_000_000, "count": 1}
+_LARGEST = {"size": 1 << 40, "time": 86_400_000_000_000, "count": (1 << 53) - 1, "cpus": 1 << 20}
+_SMALLEST = {"size": 1, "time": 1_000_000, "count": 1, "cpus": 1}
 
 
 @record
@@ -31,11 +32,16 @@ class Limits:
     """The limits of one run. None: not limited here.
 
     Attributes:
-        memory_bytes: linear memory of the isolate.
-        wall_ns: time from the job's bytes entering the worker to its ending.
+        memory_bytes: linear memory of the isolate, or memory of all processes of a program.
+        wall_ns: time from the job entering the walls to its ending.
         fuel: instructions of the engine's own accounting.
-        output_bytes: the result as JSON.
+        output_bytes: the result as JSON, or both output streams of a program together.
         console_bytes: what `console` may keep.
+        cpu_ns: CPU time of all processes together.
+        milli_cpus: how many thousandths of a CPU all processes may use at once.
+        processes: how many processes and threads there may be at once.
+        disk_bytes, inodes: what all processes may have written at once, and files they may have.
+        open_files: descriptors of one process.
     """
 
     memory_bytes: int | None = None
@@ -43,36 +49,72 @@ class Limits:
     fuel: int | None = None
     output_bytes: int | None = None
     console_bytes: int | None = None
+    cpu_ns: int | None = None
+    milli_cpus: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+    inodes: int | None = None
+    open_files: int | None = None
+
+
+ISOLATE, PROGRAM = "isolate", "program"
 
 
 @record
 class LimitField:
-    """One limit: its key in YAML and (with hyphens) on the command line, field, and kind."""
+    """One limit: its key in YAML and (with hyphens) on the command line, field, kind and use.
+
+    Attributes:
+        kind: `size` in bytes, `time` in nanoseconds, `count`, or `cpus` in thousandths.
+        uses: what can be limited so: `isolate`, `program` or both.
+    """
 
     key: str
     field: str
     kind: str
     help: str
+    uses: tuple[str, ...] = (PROGRAM,)
 
 
+_BOTH = (ISOLATE, PROGRAM)
 FIELDS = (
-    LimitField("memory", "memory_bytes", "size", "linear memory of the isolate, such as 1MiB"),
-    LimitField("timeout", "wall_ns", "time", "wall-clock time of the job, such as 500ms"),
-    LimitField("fuel", "fuel", "count", "engine instructions the job may spend"),
-    LimitField("max_output", "output_bytes", "size", "size of the result as JSON, such as 64KiB"),
-    LimitField("max_console", "console_bytes", "size", "what console.* may keep, such as 16KiB"),
+    LimitField("memory", "memory_bytes", "size", "memory of the job, such as 1MiB", _BOTH),
+    LimitField("timeout", "wall_ns", "time", "wall-clock time of the job, such as 500ms", _BOTH),
+    LimitField("fuel", "fuel", "count", "engine instructions the job may spend", (ISOLATE,)),
+    LimitField("max_output", "output_bytes", "size", "size of the output, such as 64KiB", _BOTH),
+    LimitField(
+        "max_console", "console_bytes", "size", "what console.* may keep, such as 16KiB", (ISOLATE,)
+    ),
+    LimitField("cpu_time", "cpu_ns", "time", "CPU time of all processes, such as 2s"),
+    LimitField("cpus", "milli_cpus", "cpus", "CPUs all processes may use at once, such as 0.5"),
+    LimitField("processes", "processes", "count", "processes and threads at once, such as 8"),
+    LimitField("disk", "disk_bytes", "size", "bytes written and kept, such as 8MiB"),
+    LimitField("inodes", "inodes", "count", "files and folders made and kept, such as 500"),
+    LimitField("open_files", "open_files", "count", "descriptors of one process, such as 32"),
 )
 BY_KEY = {field.key: field for field in FIELDS}
 
 
+def fields_of(use: str) -> tuple[LimitField, ...]:
+    """Give the limits that an `isolate` or a `program` can have, in the order of the table."""
+    return tuple(field for field in FIELDS if use in field.uses)
+
+
+def use_of(runtime: str) -> str:
+    """Give what a runtime runs: a `program`, or code in an `isolate`."""
+    return PROGRAM if runtime == "process" else ISOLATE
+
+
 def parse_limit(field: LimitField, value: object) -> int:
-    """Read one limit as a job, a profile or a flag writes it; gives bytes, ns or a count.
+    """Read one limit as a job, a profile or a flag writes it, in the unit of its kind.
 
     Raises:
         JobError: wrong type, unit or range, with what was expected.
     """
     if field.kind == "count":
         number = _parse_count(field, value)
+    elif field.kind == "cpus":
+        number = _parse_cpus(field, value)
     else:
         units = _SIZE_UNITS if field.kind == "size" else _TIME_UNITS
         number = _parse_quantity(field, value, units)
@@ -96,6 +138,20 @@ def _parse_count(field: LimitField, value: object) -> int:
             return int(digits)
     raise JobError(
         f"{field.key} is not a whole number: {value!r}", expected="a number such as 50000000"
+    )
+
+
+def _parse_cpus(field: LimitField, value: object) -> int:
+    text = str(value)
+    if not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        whole, point, fraction = text.partition(".")
+        digits = whole + fraction
+        proper = whole and (fraction or not point) and len(fraction) <= 3 and len(digits) <= 10
+        if proper and digits.isascii() and digits.isdigit():
+            return int(whole + fraction.ljust(3, "0"))
+    raise JobError(
+        f"{field.key} is not a number of CPUs: {value!r}",
+        expected="a number with at most three decimals, such as 0.25",
     )
 
 
@@ -138,9 +194,11 @@ def _scale(field: LimitField, value: object, number: str, factor: int) -> int:
 
 
 def format_limit(field: LimitField, number: int) -> str:
-    """Write a limit as a job would, exactly: 2MiB, 1500ms, 50000000."""
+    """Write a limit as a job would, exactly: 2MiB, 1500ms, 50000000, 0.25."""
     if field.kind == "count":
         return str(number)
+    if field.kind == "cpus":
+        return f"{number // 1000}.{number % 1000:03}".rstrip("0").rstrip(".")
     units = _SIZE_UNITS if field.kind == "size" else _TIME_UNITS
     for unit, factor in sorted(units.items(), key=lambda item: -item[1]):
         if number % factor == 0 and number >= factor:
@@ -176,6 +234,6 @@ def exceeding(asked: Limits, granted: Limits) -> tuple[LimitField, ...]:
     return tuple(over)
 
 
-def as_json(limits: Limits) -> dict[str, int | None]:
-    """Give the limits by field name, in the order of the table."""
-    return {field.field: getattr(limits, field.field) for field in FIELDS}
+def as_json(limits: Limits, use: str) -> dict[str, int | None]:
+    """Give the limits of an `isolate` or `program` by field name, in the order of the table."""
+    return {field.field: getattr(limits, field.field) for field in fields_of(use)}

@@ -49,6 +49,15 @@ OPTIONS = (
         "allow_path", ("--allow-path",), MANY, "DIR", None, "Let the job name files in DIR as well."
     ),
     *(_value(field.key, field.kind.upper(), f"Tighten: {field.help}.") for field in FIELDS),
+    _value("tier", "NAME", "Tighten a program to a tier: free, pro or enterprise."),
+    _value("workspace", "DIR[:GUEST[:ro]]", "Folder a program works on; its changes stay inside."),
+    Option("mount", ("--mount",), MANY, "HOST:GUEST[:ro|rw]", None, "Show a program this as well."),
+    Option("env", ("--env",), MANY, "K=V|NAME", None, "Set or pass on one variable to a program."),
+    _value("results", "DIR", "Put the files a program left in its workspace into this new folder."),
+    Option(
+        "write_back", ("--write-back",), FLAG, "", None, "Put them into the workspace's own folder."
+    ),
+    Option("tty", ("--tty",), FLAG, "", None, "Give a program a terminal of its own."),
     _value("receipt", "FILE", "Write the receipt (DSSE) here instead of into BEDDEL_HOME."),
     _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),
     _value("predicate", "FILE", "Also write the bare predicate, for another tool to attest."),
@@ -83,9 +92,22 @@ OPTIONS = (
 )
 # Those that decide what a job gets: the options of `explain`.
 PLAN_OPTIONS = frozenset(
-    ("profile", "input", "set", "allow_path", "json", *(field.key for field in FIELDS))
+    (
+        *("profile", "input", "set", "allow_path", "tier", "workspace", "mount", "env", "json"),
+        *(field.key for field in FIELDS),
+    )
+)
+RUNTIME = Option(
+    "runtime",
+    ("--runtime",),
+    VALUE,
+    "NAME",
+    "process",
+    "What runs it: process (a program) or javascript (a code file).",
+    ("process", "javascript"),
 )
 _BY_SPELLING = {spelling: option for option in OPTIONS for spelling in option.spellings}
+_BY_EXEC_SPELLING = {**_BY_SPELLING, "--runtime": RUNTIME}
 
 
 def defaults() -> Values:
@@ -99,42 +121,62 @@ def defaults() -> Values:
 
 
 def parse_plain(arguments: Sequence[str]) -> tuple[str, Values] | None:
-    """Read `JOB [OPTIONS]` in its plain form; None for anything else, right or wrong.
+    """Read `JOB [OPTIONS]` of `run` in its plain form; None for anything else, right or wrong.
 
     Plain: long options or `-q`/`-v`, values as the next word or after `=`, each option that takes
     one value at most once, exactly one job.
     """
     values = defaults()
-    job: str | None = None
-    seen: set[str] = set()
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            if job is not None or not word:
+    words, job, seen = list(arguments), None, set[str]()
+    while words:
+        if words[0].startswith("-") and words[0] != "-":
+            if not _take_option(words, _BY_SPELLING, values, seen):
                 return None
-            job = word
-            continue
-        name, equals, value = word.partition("=")
-        option = _BY_SPELLING.get(name)
-        if option is None or (equals and not name.startswith("--")):
+        elif job is not None or not words[0]:
             return None
-        if option.kind == FLAG:
-            if equals:
-                return None
-            values[option.field] = True
-            continue
-        if not equals:
-            value = next(words, "")
-            if value.startswith("-") and value != "-":
-                return None
-        if not value or (option.kind == VALUE and option.field in seen):
-            return None
-        if option.choices and value not in option.choices:
-            return None
-        seen.add(option.field)
-        found = values[option.field]
-        if isinstance(found, list):
-            found.append(value)
         else:
-            values[option.field] = value
+            job = words.pop(0)
     return None if job is None else (job, values)
+
+
+def parse_plain_exec(arguments: Sequence[str]) -> tuple[tuple[str, ...], Values] | None:
+    """Read `[OPTIONS] [--] COMMAND…` of `exec` in its plain form; None for anything else.
+
+    The first word that is not an option starts the command, and all after it belongs to it.
+    """
+    values = {**defaults(), RUNTIME.field: RUNTIME.default}
+    words, seen = list(arguments), set[str]()
+    while words and words[0].startswith("-") and words[0] not in ("-", "--"):
+        if not _take_option(words, _BY_EXEC_SPELLING, values, seen):
+            return None
+    command = tuple(words[1:] if words[:1] == ["--"] else words)
+    return (command, values) if command and command[0] else None
+
+
+def _take_option(
+    words: list[str], known: dict[str, Option], values: Values, seen: set[str]
+) -> bool:
+    """Move one option and its value from the words to the values; False where it is not plain."""
+    word = words.pop(0)
+    name, equals, value = word.partition("=")
+    option = known.get(name)
+    if option is None or (equals and not name.startswith("--")):
+        return False
+    if option.kind == FLAG:
+        values[option.field] = True
+        return not equals
+    if not equals:
+        value = words.pop(0) if words else ""
+        if value.startswith("-") and value != "-":
+            return False
+    if not value or (option.kind == VALUE and option.field in seen):
+        return False
+    if option.choices and value not in option.choices:
+        return False
+    seen.add(option.field)
+    found = values[option.field]
+    if isinstance(found, list):
+        found.append(value)
+    else:
+        values[option.field] = value
+    return True

@@ -11,7 +11,7 @@ import signal as signals
 from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.isolate.frames import NO_TRAP_CODE, NOT_STARTED, TRAPPED
 from beddel_cli.json_strict import MAX_DEPTH, UnportableError, deeper_than, parse_json
-from beddel_cli.limits import FIELDS, format_limit
+from beddel_cli.limits import BY_KEY, format_limit
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from beddel_cli.isolate.supervisor import Answer
     from beddel_cli.job import Job
     from beddel_cli.plan import Plan
+    from beddel_cli.process.program import ProgramAnswer
 
 SUCCESS, FAILURE, LIMIT = "success", "failure", "limit"
 REFUSED, FAULT, INTERRUPTED = "refused", "fault", "interrupted"
 STATUSES = (SUCCESS, FAILURE, LIMIT, REFUSED, FAULT, INTERRUPTED)
 
-# reason -> (status, exit code, the limit's key where one ended the run)
+# reason -> (status, exit code, the limit's key where one ended the run). `exit` and `signal` are
+# endings of programs, which carry the program's own code and 128 + N instead.
 REASONS: dict[str, tuple[str, int, str | None]] = {
     "ok": (SUCCESS, 0, None),
     "thrown": (FAILURE, 1, None),
@@ -35,14 +37,22 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
     "not-json": (FAILURE, 1, None),
     "unsettled": (FAILURE, 1, None),
     "unhandled": (FAILURE, 1, None),
+    "exit": (FAILURE, 1, None),
+    "signal": (FAILURE, 128, None),
+    "not-executable": (FAILURE, 126, None),
+    "not-found": (FAILURE, 127, None),
     "wall": (LIMIT, 124, "timeout"),
     "fuel": (LIMIT, 124, "fuel"),
     "output": (LIMIT, 124, "max_output"),
+    "cpu": (LIMIT, 124, "cpu_time"),
+    "disk": (LIMIT, 124, "disk"),
+    "inodes": (LIMIT, 124, "inodes"),
     "memory": (LIMIT, 137, "memory"),
     "limits": (REFUSED, 126, None),
     "protection": (REFUSED, 126, None),
     "files": (REFUSED, 126, None),
     "worker-fault": (FAULT, 125, None),
+    "sandbox-fault": (FAULT, 125, None),
     "interrupted": (INTERRUPTED, 130, None),
     "terminated": (INTERRUPTED, 143, None),
 }
@@ -126,9 +136,10 @@ class Outcome:
         signal: the signal that ended the worker, when one did.
         ended_by: who noticed a limit: `engine` or `supervisor`.
         failure: the job's own error.
-        output: the result's JSON bytes, only on success.
+        output: the result's JSON bytes, only on success of an isolate.
         console: what the job wrote, as far as it was kept.
         console_dropped_bytes: how much was not.
+        program: what came back of a program, None for an isolate.
     """
 
     status: str
@@ -143,6 +154,7 @@ class Outcome:
     console: tuple[ConsoleLine, ...] = ()
     console_dropped_bytes: int = 0
     usage: Usage = Usage()
+    program: ProgramAnswer | None = None
 
 
 class _LieError(Exception):
@@ -323,7 +335,7 @@ def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None
 
 
 def _limit_message(plan: Plan, key: str) -> str:
-    field = next(field for field in FIELDS if field.key == key)
+    field = BY_KEY[key]
     return (
         f"{key.replace('_', ' ')} limit of {format_limit(field, getattr(plan.limits, field.field))}"
     )

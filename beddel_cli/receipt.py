@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from beddel_cli.errors import RefusedError
     from beddel_cli.host import Host
     from beddel_cli.job import Job
-    from beddel_cli.outcome import Outcome
+    from beddel_cli.outcome import Outcome, Usage
     from beddel_cli.plan import Plan
+    from beddel_cli.process.collect import Collected
+    from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
     from beddel_cli.profile import Profile
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -44,12 +46,46 @@ class Guest:
 
 
 @record
+class Sandbox:
+    """What held a program.
+
+    Attributes:
+        rung: how it was separated: `namespaces`.
+        identity: `own id`, or `throw-away id N` when started by root.
+        proc: `own`, or `empty` where the machine refuses a fresh one.
+        cgroup: the controllers of its leaf, or why there was none.
+    """
+
+    rung: str
+    identity: str
+    proc: str | None
+    cgroup: str
+
+
+@record
+class Shown:
+    """A host folder or file that a program could see, without its place on the host.
+
+    Attributes:
+        target: where it stood inside.
+        mode: `overlay`, `ro` or `rw`.
+        digest: hex SHA-256 of a file's bytes; None for a folder, which is not read as a whole.
+    """
+
+    target: str
+    mode: str
+    digest: str | None
+
+
+@record
 class Run:
     """Everything about one run that its receipt tells.
 
     Attributes:
         run_id: lower-case hex, sortable by time.
         looser_than_built_in: values in which the profile is looser than every built-in one.
+        guest: what ran an isolate's job, None for a program.
+        sandbox: what held a program, None for an isolate and where it was refused before.
         clock_us, seed: what the guest was started with; None when it was not.
         plan: None when the run was refused.
         refusal: why it was, else None.
@@ -67,7 +103,10 @@ class Run:
     profile: Profile
     looser_than_built_in: tuple[str, ...]
     host: Host
-    guest: Guest
+    guest: Guest | None
+    sandbox: Sandbox | None
+    shown: tuple[Shown, ...]
+    collected: Collected | None
     plan: Plan | None
     refusal: RefusedError | None
     outcome: Outcome
@@ -114,7 +153,18 @@ def _subjects(run: Run) -> list[dict[str, Any]]:
         subjects.append({"name": "output", "digest": sha256(run.outcome.output)})
     if run.snapshot_digest is not None:
         subjects.append({"name": "heap-snapshot", "digest": {"sha256": run.snapshot_digest}})
+    if run.outcome.program is not None:
+        for name, stream in streams(run.outcome.program):
+            subjects.append({"name": name, "digest": {"sha256": stream.sha256}})
+    if run.collected is not None:
+        for file in run.collected.files:
+            subjects.append({"name": f"results/{file.path}", "digest": {"sha256": file.sha256}})
     return subjects
+
+
+def streams(answer: ProgramAnswer) -> tuple[tuple[str, Stream], ...]:
+    """Give a program's two output streams by name."""
+    return ("stdout", answer.stdout), ("stderr", answer.stderr)
 
 
 def _predicate(run: Run) -> dict[str, Any]:
@@ -146,12 +196,14 @@ def _predicate(run: Run) -> dict[str, Any]:
         "determinism": _determinism(run),
         "usage": _usage(run),
         "output": _output(run),
-        "console": _console(run),
+        "console": None if run.job.runtime == "process" else _console(run),
+        "streams": _streams(run),
+        "files": _files(run),
         "heapSnapshot": None
         if run.snapshot_digest is None
         else {"digest": {"sha256": run.snapshot_digest}, "bytes": run.snapshot_bytes},
         "resolvedDependencies": _dependencies(run),
-        "environmentNames": [],
+        "environmentNames": sorted(name for name, _ in run.job.environment),
         "host": {
             "system": run.host.system,
             "machine": run.host.machine,
@@ -164,6 +216,8 @@ def _predicate(run: Run) -> dict[str, Any]:
 
 def _runtime(run: Run) -> dict[str, Any]:
     guest = run.guest
+    if guest is None:
+        return {"name": run.job.runtime, "program": _program(run), "sandbox": _sandbox(run)}
     return {
         "name": run.job.runtime,
         "guest": {
@@ -177,6 +231,27 @@ def _runtime(run: Run) -> dict[str, Any]:
             "source": guest.code_source,
             "builtDigest": None if guest.code_digest is None else {"sha256": guest.code_digest},
         },
+    }
+
+
+def _program(run: Run) -> dict[str, Any]:
+    command = run.job.command
+    return {
+        "name": command[0],
+        "arguments": len(command) - 1,
+        "commandDigest": sha256(canonical_json(list(command))),
+    }
+
+
+def _sandbox(run: Run) -> dict[str, Any] | None:
+    held = run.sandbox
+    if held is None:
+        return None
+    return {
+        "rung": held.rung,
+        "identity": held.identity,
+        "proc": held.proc,
+        "cgroup": held.cgroup,
     }
 
 
@@ -205,6 +280,8 @@ def _outcome(run: Run) -> dict[str, Any]:
         "limit": outcome.limit,
         "endedBy": outcome.ended_by,
         "signal": outcome.signal,
+        "programExitCode": None if outcome.program is None else outcome.program.exit_code,
+        "reached": [] if outcome.program is None else list(outcome.program.reached),
         "refusal": None
         if refusal is None
         else {"needs": refusal.needs, "found": refusal.found, "fix": refusal.fix},
@@ -227,11 +304,35 @@ def _figure(value: int | None, source: str, unit: str) -> dict[str, Any] | None:
 
 
 def _usage(run: Run) -> dict[str, Any]:
-    usage = run.outcome.usage
+    usage, answer = run.outcome.usage, run.outcome.program
     return {
         "total": _figure(run.wall_ns, "supervisor monotonic clock", "ns"),
         "supervisorCpu": _figure(run.cpu_ns, "kernel, supervisor's own", "ns"),
         "wall": _figure(usage.wall_ns, "supervisor monotonic clock", "ns"),
+        **(_isolate_usage(usage) if answer is None else _tree_usage(usage, answer.usage)),
+    }
+
+
+def _tree_usage(usage: Usage, tree: TreeUsage) -> dict[str, Any]:
+    """Give the figures of a program's whole tree, each with its source."""
+    anonymous = _figure(tree.anonymous_peak_bytes, tree.anonymous_peak_source, "bytes")
+    cpu = _figure(tree.cpu_ns, tree.cpu_source, "ns")
+    return {
+        "wallsSetup": _figure(usage.setup_ns, "init", "ns"),
+        "cpu": None if cpu is None else {**cpu, "exact": tree.cpu_exact},
+        "memoryPeak": _figure(tree.memory_peak_bytes, tree.memory_peak_source, "bytes"),
+        "anonymousPeak": None if anonymous is None else {**anonymous, "samples": tree.samples},
+        "largestProcess": _figure(
+            tree.largest_process_bytes, tree.largest_process_source, "bytes"
+        ),
+        "processesPeak": _figure(tree.processes_peak, tree.processes_peak_source, "count"),
+        "disk": _figure(tree.disk_bytes, "kernel, statvfs at the end", "bytes"),
+        "inodes": _figure(tree.inodes, "kernel, statvfs at the end", "count"),
+    }
+
+
+def _isolate_usage(usage: Usage) -> dict[str, Any]:
+    return {
         "workerSetup": _figure(usage.setup_ns, "worker", "ns"),
         "workerCpu": _figure(usage.worker_cpu_ns, "kernel, wait4", "ns"),
         "instantiate": _figure(usage.instantiate_ns, "worker", "ns"),
@@ -261,6 +362,29 @@ def _output(run: Run) -> dict[str, Any] | None:
     return None if output is None else {"digest": sha256(output), "bytes": len(output)}
 
 
+def _streams(run: Run) -> dict[str, Any] | None:
+    answer = run.outcome.program
+    if answer is None:
+        return None
+    return {
+        name: {
+            "digest": {"sha256": stream.sha256},
+            "bytes": stream.passed_bytes,
+            "writtenBytes": stream.total_bytes,
+        }
+        for name, stream in streams(answer)
+    }
+
+
+def _files(run: Run) -> list[dict[str, Any]]:
+    if run.collected is None:
+        return []
+    return [
+        {"path": file.path, "digest": {"sha256": file.sha256}, "bytes": file.bytes}
+        for file in run.collected.files
+    ]
+
+
 def _console(run: Run) -> dict[str, Any]:
     text = console_text(run.outcome)
     return {
@@ -276,13 +400,24 @@ def _dependencies(run: Run) -> list[dict[str, Any]]:
         *_code(run),
         {"name": "input", "digest": sha256(run.input)},
         {"name": "profile", "digest": {"sha256": run.profile.digest}},
-        {"name": "guest", "digest": {"sha256": run.guest.wasm_digest}},
+        *_tools(run),
+    ]
+
+
+def _tools(run: Run) -> list[dict[str, Any]]:
+    """Describe what ran the code, or which files a program was shown."""
+    if run.guest is not None:
+        return [{"name": "guest", "digest": {"sha256": run.guest.wasm_digest}}]
+    return [
+        {"name": f"mount:{item.target}", "digest": {"sha256": item.digest}}
+        for item in run.shown
+        if item.digest is not None
     ]
 
 
 def _code(run: Run) -> list[dict[str, Any]]:
     """Describe the code, and the file a job names it by; a file that was refused was not read."""
-    if run.refusal is not None and run.refusal.reason == "files":
+    if run.guest is None or (run.refusal is not None and run.refusal.reason == "files"):
         return []
     code: dict[str, Any] = {"name": "code", "digest": sha256(run.job.code)}
     if run.job.code_file is not None:
