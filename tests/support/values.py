@@ -13,6 +13,7 @@ from beddel_cli.keys import SigningKey
 from beddel_cli.limits import Limits
 from beddel_cli.outcome import Outcome
 from beddel_cli.plan import Plan, make_plan
+from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
 from beddel_cli.run import Finished
@@ -108,6 +109,37 @@ REPORT = Report(
     error_message=b"",
     error_stack=b"",
     console=b"",
+)
+STREAM = Stream(total_bytes=3, passed_bytes=3, sha256="ef" * 32, head=b"abc")
+TREE_USAGE = TreeUsage(
+    cpu_ns=4_000_000,
+    cpu_source="cgroup cpuacct.usage",
+    cpu_exact=True,
+    memory_peak_bytes=5 * MIB,
+    memory_peak_source="cgroup memory.max_usage_in_bytes",
+    anonymous_peak_bytes=2 * MIB,
+    anonymous_peak_source="cgroup memory.stat, largest sample",
+    samples=3,
+    largest_process_bytes=3 * MIB,
+    largest_process_source="kernel, wait4 of the init",
+    processes_peak=2,
+    processes_peak_source="largest sample",
+    disk_bytes=4096,
+    inodes=2,
+)
+PROGRAM_ANSWER = ProgramAnswer(
+    exit_code=0,
+    signal=None,
+    start_errno=None,
+    limit=None,
+    reached=(),
+    stopped=None,
+    fault=None,
+    killed=False,
+    wall_ns=7_000_000,
+    usage=TREE_USAGE,
+    stdout=STREAM,
+    stderr=STREAM,
 )
 
 
