@@ -48,4 +48,4 @@ def _read_limit(path: Path, value: Any) -> shape.Problem | None:
 
 # What reads a limit knows its units and range, which a pattern cannot say; tests hold the
 # definitions in the schema, which editors use, against it.
-READERS = dict.fromkeys(("size", "time", "count"), _read_limit)
+READERS = dict.fromkeys(("size", "time", "count", "cpus"), _read_limit)

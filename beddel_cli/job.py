@@ -12,7 +12,7 @@ import re
 from beddel_cli import shape
 from beddel_cli.checked_yaml import parse_checked
 from beddel_cli.errors import JobError, Place, RefusedError
-from beddel_cli.json_strict import MAX_DEPTH, compact_json, find_inexact
+from beddel_cli.json_strict import MAX_DEPTH, canonical_json, compact_json, find_inexact
 from beddel_cli.limits import BY_KEY, Limits, parse_limit
 from beddel_cli.record import changed, record
 from beddel_cli.yaml_safe import Document, Mark, parse_yaml
@@ -21,6 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+FORMAT = 1
+# Where a program finds its workspace unless told otherwise.
+WORKSPACE = "/workspace"
 
 
 @record
@@ -46,6 +50,23 @@ class CodePlace:
 
 
 @record
+class ShownPath:
+    """A host file or folder that a program would like to see.
+
+    Attributes:
+        source: as it was written: on the command line, or in a job, seen from the job's folder.
+        target: where it stands inside.
+        mode: `overlay`, `ro` or `rw`.
+        place: where a job writes it, None for the command line.
+    """
+
+    source: str
+    target: str
+    mode: str
+    place: Place | None
+
+
+@record
 class Job:
     """A checked job.
 
@@ -58,6 +79,9 @@ class Job:
         limits: what the job asks for, None where it does not.
         limit_places: where each limit is written, by field name.
         deterministic: whether it asks for a frozen clock and a fixed seed.
+        command: a program and its arguments; empty for code in an isolate.
+        environment: a program's variables, by name and value.
+        workspace, mounts: what of the host a program would like to see.
     """
 
     source: bytes
@@ -74,6 +98,10 @@ class Job:
     limits: Limits
     limit_places: tuple[tuple[str, Place], ...]
     deterministic: bool
+    command: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    workspace: ShownPath | None = None
+    mounts: tuple[ShownPath, ...] = ()
 
 
 def load_job(path: str, allowed: Sequence[str] = ()) -> Job:
@@ -135,7 +163,7 @@ def parse_job(data: bytes, file: str) -> Job:
     Raises:
         JobError: with file, line and column of all that is wrong.
     """
-    document = parse_checked(data, file, "job", _inexact_input)
+    document = parse_checked(data, file, "job", _beyond_the_schema)
     code, code_file, code_place = _code(document)
     limits, places = _limits(document)
     return Job(
@@ -153,6 +181,44 @@ def parse_job(data: bytes, file: str) -> Job:
         limits=limits,
         limit_places=places,
         deterministic=shape.at(document, ("deterministic",)) is True,
+        command=tuple(shape.at(document, ("command",)) or ()),
+        environment=tuple((shape.at(document, ("env",)) or {}).items()),
+        workspace=_workspace(document),
+        mounts=_mounts(document),
+    )
+
+
+def command_job(command: tuple[str, ...]) -> Job:
+    """Make a job of a command line, as `exec -- CMD` runs it.
+
+    Its source is the job file that would ask for the same, without what flags add to it.
+
+    Raises:
+        JobError: an argument that is not UTF-8, which no job file could hold.
+    """
+    for argument in command:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            raise JobError(f"not valid UTF-8 in the command: {argument!r}") from None
+    name = _as_id(os.path.basename(command[0])) or "program"
+    document = {"beddel": FORMAT, "id": name, "runtime": "process", "command": list(command)}
+    return Job(
+        source=canonical_json(document),
+        file="<command line>",
+        id=name,
+        name=None,
+        description=None,
+        version=None,
+        runtime="process",
+        code=b"",
+        code_file=None,
+        code_place=CodePlace("<command line>", None, None),
+        input=None,
+        limits=Limits(),
+        limit_places=(),
+        deterministic=False,
+        command=command,
     )
 
 
@@ -163,12 +229,10 @@ def snippet_job(code: bytes, file: str, runtime: str) -> Job:
         JobError: the code is not UTF-8 text.
     """
     _check_code(code, file)
-    stem = os.path.splitext(os.path.basename(file))[0].lower()
-    name = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:63].strip("-")
     return Job(
         source=code,
         file=file,
-        id=name or "snippet",
+        id=_as_id(os.path.splitext(os.path.basename(file))[0]) or "snippet",
         name=None,
         description=None,
         version=None,
@@ -181,6 +245,10 @@ def snippet_job(code: bytes, file: str, runtime: str) -> Job:
         limit_places=(),
         deterministic=False,
     )
+
+
+def _as_id(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
 
 
 def with_input(job: Job, value: Any, file: str) -> Job:
@@ -244,8 +312,48 @@ def _replaced(old: Any, keys: list[str], value: Any, whole: str) -> Any:
 
 
 def input_bytes(job: Job) -> bytes:
-    """Give the JSON that the guest is handed."""
+    """Give the JSON that the guest is handed, or a program on its standard input."""
     return compact_json(job.input)
+
+
+def _beyond_the_schema(document: Document) -> list[shape.Problem]:
+    return [*_inexact_input(document), *_wrong_names(document)]
+
+
+def _wrong_names(document: Document) -> list[shape.Problem]:
+    """Find names of variables that no program could be given."""
+    names = shape.at(document, ("env",))
+    if not isinstance(names, dict):
+        return []
+    return [
+        shape.Problem(("env", name), f"not a name of a variable: {name!r}", "key")
+        for name in names
+        if not name or "=" in name or "\0" in name
+    ]
+
+
+def _workspace(document: Document) -> ShownPath | None:
+    given = shape.at(document, ("workspace",))
+    if given is None:
+        return None
+    return ShownPath(
+        source=given["source"],
+        target=given.get("target") or WORKSPACE,
+        mode=given.get("mode") or "overlay",
+        place=document.place(("workspace", "source")),
+    )
+
+
+def _mounts(document: Document) -> tuple[ShownPath, ...]:
+    return tuple(
+        ShownPath(
+            source=given["source"],
+            target=given["target"],
+            mode=given.get("mode") or "ro",
+            place=document.place(("mounts", index, "source")),
+        )
+        for index, given in enumerate(shape.at(document, ("mounts",)) or ())
+    )
 
 
 def _inexact_input(document: Document) -> list[shape.Problem]:
@@ -263,6 +371,8 @@ def _inexact_input(document: Document) -> list[shape.Problem]:
 
 
 def _code(document: Document) -> tuple[bytes, str | None, CodePlace]:
+    if shape.at(document, ("runtime",)) == "process":
+        return b"", None, CodePlace(document.file, None, None)
     name = shape.at(document, ("file",))
     if name is not None:
         return b"", name, CodePlace(name, 1, 1)

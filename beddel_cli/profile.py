@@ -12,13 +12,13 @@ import os
 from beddel_cli import shape
 from beddel_cli.checked_yaml import parse_checked
 from beddel_cli.errors import JobError, NotFoundError
-from beddel_cli.limits import FIELDS, LimitField, Limits, parse_limit
+from beddel_cli.limits import ISOLATE, PROGRAM, LimitField, Limits, fields_of, parse_limit
 from beddel_cli.record import record
 
 # The strictest first.
 BUILT_IN = ("ultra-secure", "high-security", "tenant-isolated")
-# What can be required of a machine. A missing one explains those after it: seccomp and Landlock
-# fail without no_new_privs.
+# What can be required of a machine for an isolate. A missing one explains those after it: seccomp
+# and Landlock fail without no_new_privs.
 PROTECTIONS = (
     "store-limits",
     "no-new-privs",
@@ -27,13 +27,34 @@ PROTECTIONS = (
     "landlock",
     "rlimits",
 )
+# And for a program. Without namespaces nothing else is even tried.
+PROGRAM_PROTECTIONS = (
+    "namespaces",
+    "no-new-privs",
+    "capabilities",
+    "seccomp",
+    "landlock",
+    "rlimits",
+    "cgroup",
+)
 # The guest declares this much memory; no profile can grant what no isolate can have, nor an output
 # larger than the memory it would have to stand in.
 ISOLATE_MEMORY_CAP_BYTES = 64 << 20
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from beddel_cli.yaml_safe import Document
+
+
+@record
+class Grants:
+    """What one use of a profile may have: the most of each limit, its network, its protections."""
+
+    limits: Limits
+    network: str
+    required: frozenset[str]
 
 
 @record
@@ -46,7 +67,8 @@ class Profile:
         limits: the most an isolate may get; every field is set.
         dynamic_code: `none`, or `function` for the `Function` family without `eval`.
         clock: `frozen` (a fixed start) or `real` (starts at the machine's time).
-        required: protections without which nothing is run.
+        required: protections without which no isolate is run.
+        process: the same for programs; None grants none.
     """
 
     name: str
@@ -59,6 +81,13 @@ class Profile:
     clock: str
     network: str
     required: frozenset[str]
+    process: Grants | None = None
+
+    def grants(self, use: str) -> Grants | None:
+        """Give what an `isolate` or a `program` may have; None: nothing at all."""
+        if use == PROGRAM:
+            return self.process
+        return Grants(self.limits, self.network, self.required)
 
 
 def folder() -> str:
@@ -127,13 +156,25 @@ def parse_profile(data: bytes, file: str, *, built_in: bool) -> Profile:
         level=shape.at(document, ("level",)),
         digest=hashlib.sha256(data).hexdigest(),
         built_in=built_in,
-        limits=Limits(
-            **{field.field: parse_limit(field, isolate["limits"][field.key]) for field in FIELDS}
-        ),
+        limits=_limits(isolate["limits"], ISOLATE),
         dynamic_code=isolate["dynamic_code"],
         clock=isolate["clock"],
         network=isolate["network"],
         required=frozenset(isolate["required"]),
+        process=_process(shape.at(document, ("process",))),
+    )
+
+
+def _process(given: dict[str, Any] | None) -> Grants | None:
+    if given is None:
+        return None
+    limits = _limits(given["limits"], PROGRAM)
+    return Grants(limits, given["network"], frozenset(given["required"]))
+
+
+def _limits(given: dict[str, Any], use: str) -> Limits:
+    return Limits(
+        **{field.field: parse_limit(field, given[field.key]) for field in fields_of(use)}
     )
 
 
@@ -149,7 +190,7 @@ def _wrong_name(document: Document, file: str, *, built_in: bool) -> list[shape.
 
 def _beyond_isolates(document: Document) -> list[shape.Problem]:
     found = []
-    for field in FIELDS:
+    for field in fields_of(ISOLATE):
         path = ("isolate", "limits", field.key)
         if field.kind == "size" and _is_beyond(field, shape.at(document, path)):
             found.append(
