@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from beddel_cli.process.mount_rules import MountRequest
+
 FORMAT = 1
-# Where a program finds its workspace unless told otherwise.
-WORKSPACE = "/workspace"
 
 
 @record
@@ -47,23 +47,6 @@ class CodePlace:
             return Place(self.file, self.line + line - 1, None)
         # Every line of a YAML block is indented by the same amount; a file's by none.
         return Place(self.file, self.line + line - 1, self.column + column - 1)
-
-
-@record
-class ShownPath:
-    """A host file or folder that a program would like to see.
-
-    Attributes:
-        source: as it was written: on the command line, or in a job, seen from the job's folder.
-        target: where it stands inside.
-        mode: `overlay`, `ro` or `rw`.
-        place: where a job writes it, None for the command line.
-    """
-
-    source: str
-    target: str
-    mode: str
-    place: Place | None
 
 
 @record
@@ -100,8 +83,8 @@ class Job:
     deterministic: bool
     command: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    workspace: ShownPath | None = None
-    mounts: tuple[ShownPath, ...] = ()
+    workspace: MountRequest | None = None
+    mounts: tuple[MountRequest, ...] = ()
 
 
 def load_job(path: str, allowed: Sequence[str] = ()) -> Job:
@@ -332,27 +315,30 @@ def _wrong_names(document: Document) -> list[shape.Problem]:
     ]
 
 
-def _workspace(document: Document) -> ShownPath | None:
+def _workspace(document: Document) -> MountRequest | None:
     given = shape.at(document, ("workspace",))
     if given is None:
         return None
-    return ShownPath(
-        source=given["source"],
-        target=given.get("target") or WORKSPACE,
-        mode=given.get("mode") or "overlay",
-        place=document.place(("workspace", "source")),
-    )
+    from beddel_cli.process.mount_rules import workspace_of_job
+
+    place = document.place(("workspace", "source"))
+    return workspace_of_job(given["source"], given.get("target"), given.get("mode"), place)
 
 
-def _mounts(document: Document) -> tuple[ShownPath, ...]:
+def _mounts(document: Document) -> tuple[MountRequest, ...]:
+    listed = shape.at(document, ("mounts",))
+    if not listed:
+        return ()
+    from beddel_cli.process.mount_rules import mount_of_job
+
     return tuple(
-        ShownPath(
-            source=given["source"],
-            target=given["target"],
-            mode=given.get("mode") or "ro",
-            place=document.place(("mounts", index, "source")),
+        mount_of_job(
+            given["source"],
+            given["target"],
+            given.get("mode"),
+            document.place(("mounts", index, "source")),
         )
-        for index, given in enumerate(shape.at(document, ("mounts",)) or ())
+        for index, given in enumerate(listed)
     )
 
 

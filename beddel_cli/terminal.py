@@ -32,6 +32,18 @@ def visible(text: str, limit: int = 2000) -> str:
     return cut if more <= 0 else f"{cut}… ({more} more characters)"
 
 
+def visible_lines(text: str) -> str:
+    """Give text of many lines with every character that could act written as an escape.
+
+    Line ends and tabs stay what they are.
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(
+        _escape(char) if char not in "\n\t" and category(char) in _HIDDEN else char for char in text
+    )
+
+
 def _escape(char: str) -> str:
     named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
     if named:

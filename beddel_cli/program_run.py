@@ -1,0 +1,237 @@
+"""A program from its empty walls to the judged ending and what it left."""
+
+from __future__ import annotations
+
+import os
+
+from beddel_cli.errors import bug
+from beddel_cli.execution import Execution
+from beddel_cli.process.launch import Launcher
+from beddel_cli.program_request import (
+    check_terminal,
+    leaf_limits,
+    make_program,
+    program_limits,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from beddel_cli.execution import Asked
+    from beddel_cli.host import Host
+    from beddel_cli.job import Job
+    from beddel_cli.limits import Limits
+    from beddel_cli.outcome import Outcome
+    from beddel_cli.plan import Plan
+    from beddel_cli.process.cgroup import Leaf
+    from beddel_cli.process.collect import Collection, ResultsPlace
+    from beddel_cli.process.mount_sources import Opened
+    from beddel_cli.process.program import Mount, Walls
+    from beddel_cli.process.streams import Pipes, Streams
+    from beddel_cli.receipt import Sandbox, Shown
+
+_DIGEST_AT_MOST_BYTES = 64 << 20
+
+
+class ProgramRun:
+    """The walls of one program, good for one run."""
+
+    def __init__(self) -> None:
+        self._launcher = Launcher.start()
+        self._walls: Walls | None = None
+        self._opened: Opened | None = None
+        self._shown: tuple[Shown, ...] = ()
+        self._leaf: Leaf | None = None
+        self._cgroup = "not asked for"
+        self._pipes: Pipes | None = None
+        self._results: ResultsPlace | None = None
+
+    def look(self, job: Job, limits: Limits, asked: Asked) -> Host:
+        """Open what the program will see, let the init finish the walls, and look at them.
+
+        Raises:
+            RefusedError: something of the host may not be shown to it.
+            NotFoundError, JobError, UsageError: something of it is not there, or cannot be opened.
+            GuestError: the init said something that cannot be.
+        """
+        from beddel_cli.process.cgroup import make_leaf, sweep
+        from beddel_cli.process.streams import Pipes
+        from beddel_cli.program_host import describe_program_host
+
+        check_terminal(asked)
+        self._opened = _open_shown(job, asked)
+        if asked.results is not None:
+            from beddel_cli.process.collect import open_results
+
+            self._results = open_results(asked.results)
+        sweep()
+        self._leaf, problems = make_leaf(leaf_limits(limits))
+        self._shown = _describe_shown(self._opened, asked)
+        held = self._leaf.held if self._leaf is not None else {}
+        files = self._leaf.open_procs() if self._leaf is not None else ()
+        try:
+            self._pipes = None if asked.terminal else Pipes()
+            stdio = (0, 1, 2) if self._pipes is None else self._pipes.program_ends
+            program = make_program(job, limits, asked, self._opened)
+            self._walls = self._launcher.prepare(
+                program, stdio, files, counts_memory="memory" in held
+            )
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+        self._cgroup = _cgroup_words(held)
+        return describe_program_host(self._walls, self._launcher.observe(), held, problems)
+
+    def execute(self, job: Job, plan: Plan, asked: Asked) -> Execution:
+        """Start the program, see it to its end, take what it left, and judge."""
+        from beddel_cli.job import input_bytes
+        from beddel_cli.process.outer_terminal import OuterTerminal
+        from beddel_cli.process.signals import SignalInbox
+        from beddel_cli.process.supervise import supervise
+        from beddel_cli.program_outcome import judge_program
+
+        given = input_bytes(job) if job.input is not None else None
+        streams = _streams(given, plan, asked)
+        inbox = SignalInbox(terminal=asked.terminal)
+        try:
+            answer = supervise(
+                self._launcher,
+                self._pipes,
+                streams,
+                program_limits(plan.limits),
+                self._leaf,
+                inbox,
+                outer=OuterTerminal(0) if asked.terminal else None,
+            )
+            self._pipes = None
+            setup_ns = self._known_walls().setup_ns
+            outcome = judge_program(plan, job.command[0], setup_ns, answer)
+            return Execution(outcome, given, collected=self._collect(plan, asked, outcome))
+        finally:
+            inbox.release()
+
+    def _collect(self, plan: Plan, asked: Asked, outcome: Outcome) -> Collection | None:
+        """Take what the program left in its workspace, whatever its ending was."""
+        upper, workspace = self._launcher.upper, None
+        if self._opened is not None and self._opened.workspace is not None:
+            workspace = self._opened.workspace
+        if upper is None or outcome.program is None or outcome.program.fault is not None:
+            return None
+        from beddel_cli.process.collect import collect_results, write_back
+        from beddel_cli.process.collect_rules import Caps
+
+        caps = Caps(plan.limits.disk_bytes or 0, plan.limits.inodes or 0)
+        if self._results is not None:
+            lower = None if workspace is None else workspace.descriptor
+            return collect_results(self._results, upper, lower, caps)
+        if asked.write_back and workspace is not None:
+            return write_back(workspace.descriptor, workspace.source, upper, caps)
+        return None
+
+    def describe(self) -> Sandbox | None:
+        """Give what held the program, for the receipt; None when it did not get that far."""
+        from beddel_cli.receipt import Sandbox
+
+        walls = self._walls
+        if walls is None or walls.failed_step is not None:
+            return None
+        return Sandbox("namespaces", walls.identity, walls.proc, self._cgroup)
+
+    def shown(self) -> tuple[Shown, ...]:
+        """Give what of the host the program could see, for the receipt."""
+        return self._shown
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say what a person should know of how the walls came about."""
+        walls = self._walls
+        if walls is not None and walls.proc == "empty":
+            return ("this machine refuses a /proc of its own; the program finds an empty one",)
+        return ()
+
+    def finish(self) -> None:
+        """End and reap every process, and remove what was made for this run."""
+        self._launcher.finish()
+        self._launcher.close()
+        if self._pipes is not None:
+            self._pipes.close_program_ends()
+            self._pipes.close()
+            self._pipes = None
+        if self._leaf is not None:
+            self._leaf.remove()
+            self._leaf = None
+        for held in (self._opened, self._results):
+            if held is not None:
+                held.__exit__(None, None, None)
+        self._opened = self._results = None
+
+    def _known_walls(self) -> Walls:
+        if self._walls is None:
+            raise bug("a program was started before its walls were looked at")
+        return self._walls
+
+
+def _open_shown(job: Job, asked: Asked) -> Opened:
+    from beddel_cli.files import open_reach
+    from beddel_cli.home import locate
+    from beddel_cli.process.mount_sources import open_sources, protected_folders
+
+    if job.workspace is None and not job.mounts:
+        from beddel_cli.process.mount_sources import Opened
+
+        return Opened(None, ())
+    from_file = not asked.command and asked.job != "-"
+    with open_reach(asked.job if from_file else None, asked.allow_paths) as reach:
+        return open_sources(
+            job.workspace,
+            job.mounts,
+            protected_folders(locate(os.environ), os.environ),
+            reach,
+            write_back=asked.write_back,
+        )
+
+
+def _describe_shown(opened: Opened, asked: Asked) -> tuple[Shown, ...]:
+    from beddel_cli.receipt import Shown
+
+    found = [
+        Shown(mount.target, "rw" if mount.writable else "ro", _digest(mount))
+        for mount in opened.mounts
+    ]
+    if opened.workspace is not None:
+        mode = "overlay" if opened.workspace.writable else "ro"
+        found.insert(0, Shown(opened.workspace.target, mode, None))
+    return tuple(found)
+
+
+def _digest(mount: Mount) -> str | None:
+    """Give the digest of a file that is shown; None for a folder or a very large file."""
+    if mount.folder:
+        return None
+    from hashlib import file_digest
+
+    with open(f"/proc/self/fd/{mount.descriptor}", "rb") as file:
+        if os.fstat(file.fileno()).st_size > _DIGEST_AT_MOST_BYTES:
+            return None
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _streams(given: bytes | None, plan: Plan, asked: Asked) -> Streams:
+    from beddel_cli.process.streams import DescriptorSink, Streams
+    from beddel_cli.process.visible_sink import VisibleSink
+
+    passes_stdin = given is None and (bool(asked.command) or asked.terminal)
+    stdin = 0 if passes_stdin else given
+    if asked.keep_output:
+        return Streams(stdin, None, None, plan.limits.output_bytes or 0)
+    stdout, stderr = DescriptorSink(1), DescriptorSink(2)
+    return Streams(
+        stdin,
+        VisibleSink(stdout) if asked.escape_stdout else stdout,
+        VisibleSink(stderr) if asked.escape_stderr else stderr,
+    )
+
+
+def _cgroup_words(held: Mapping[str, int]) -> str:
+    """Say which controllers hold a program, such as `memory v1, pids v1`."""
+    return ", ".join(f"{name} v{version}" for name, version in sorted(held.items())) or "none"
