@@ -10,11 +10,29 @@ How a caller uses it, in this order:
     launcher.terminate() / launcher.kill()
     usage = launcher.finish()              # kills what is left, reaps; `upper` stays open
     collect(launcher.upper); launcher.close()
+
+Started by root, the program runs under an id that owns nothing on the host. What it is to see of
+the host is then given to the init as detached mounts, on which the owner of each folder appears as
+that id. Started by anybody else, it runs under their own id, and the init finds each folder again
+by name and compares it with the descriptor it was sent.
+
+Sources: fork(2), unix(7) for SCM_RIGHTS, mount_setattr(2), "ID-mapped mounts"; proc(5).
 """
 
 from __future__ import annotations
 
-from beddel_cli.process.program import Program, Walls
+import _socket
+import errno
+import os
+import select
+import struct
+from contextlib import suppress
+from time import monotonic_ns
+
+from beddel_cli.errors import GuestError
+from beddel_cli.process import messages
+from beddel_cli.process.messages import Born, Event, Failed, MessageError, Ready, Shown
+from beddel_cli.process.program import Mount, Program, Walls
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -22,28 +40,16 @@ if TYPE_CHECKING:
     import resource
 
 # Kinds of Event.
-STARTED, NOT_STARTED, FAULT, ENDED = 1, 2, 3, 4
-
-
-@record
-class Event:
-    """One thing the init said of the program after `go`; its word, checked for form only.
-
-    Attributes:
-        kind: STARTED: execve succeeded. NOT_STARTED: it failed with `errno`; nothing else comes.
-            FAULT: a step of ours before it failed with `errno` (`detail` names it); nothing else
-            comes. ENDED: the program itself ended with `status`; all its other processes are being
-            killed.
-        status: a wait status, as os.waitstatus_to_exitcode takes it (ENDED only, else 0).
-        maxrss_bytes: ru_maxrss of the program and those it waited for. Never less than what the
-            init itself had resident when it forked, some 15 MiB (ENDED only, else 0).
-    """
-
-    kind: int
-    errno: int
-    status: int
-    maxrss_bytes: int
-    detail: str
+STARTED, NOT_STARTED, FAULT, ENDED = (
+    messages.STARTED,
+    messages.NOT_STARTED,
+    messages.FAULT,
+    messages.ENDED,
+)
+# Setting up takes milliseconds; a machine that is out of memory takes longer.
+READY_SECONDS = 30
+_SIGKILL = 9
+_EXIT_BROKEN = 70
 
 
 @record
@@ -67,6 +73,14 @@ class Observed:
     core_limit: int | None
 
 
+class _Refused(Exception):
+    """A step failed; the walls will not stand."""
+
+    def __init__(self, step: str, number: int, detail: str) -> None:
+        super().__init__(step)
+        self.failed = Failed(step, number, detail)
+
+
 class Launcher:
     """The walls of one run. Always ended by `finish` and `close`, whatever happened.
 
@@ -75,17 +89,25 @@ class Launcher:
         pidfd: its pidfd, readable once it is dead (which is when all of the program is); None as
             above.
         events: descriptor that is readable when `next_event` has something; for poll().
-        upper: descriptor of the folder that holds what the program wrote to its workspace, None
-            where it cannot write there. It outlives the walls, and fstatvfs on it gives what the
-            program's file system (workspace, /tmp and /dev/shm together) holds.
+        upper: descriptor of the folder that holds what the program wrote to its workspace; empty
+            where it cannot write there, None until the walls stand. It outlives the walls, and
+            fstatvfs on it gives what the program's file system (workspace, /tmp and /dev/shm
+            together) holds, filesystem.STORE_INODES of the inodes being ours.
         terminal: master of the program's terminal, None without one.
+        identity: the program's user id on the host, None until known.
     """
 
-    pid: int | None
-    pidfd: int | None
-    events: int
-    upper: int | None
-    terminal: int | None
+    def __init__(self, launcher: int, channel: _socket.socket) -> None:
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.upper: int | None = None
+        self.terminal: int | None = None
+        self.identity: int | None = None
+        self.events = channel.fileno()
+        self._channel = channel
+        self._launcher: int | None = launcher
+        self._throw_away = False
+        self._usage: resource.struct_rusage | None = None
 
     @classmethod
     def start(cls) -> Launcher:
@@ -96,7 +118,41 @@ class Launcher:
         Raises:
             GuestError: this process has other threads, or cannot fork.
         """
-        raise NotImplementedError
+        try:
+            threads = len(os.listdir("/proc/self/task"))
+        except OSError as error:
+            raise GuestError(
+                f"cannot look at this process: /proc/self/task: {error.strerror}",
+                hint="mount /proc",
+            ) from error
+        if threads != 1:
+            raise GuestError("a program can only be started from a process with one thread")
+        # Inherited as ignored, SIGCHLD would make the kernel reap the init: no exit status, and
+        # a process id that may be somebody else's. The built-in module underneath `signal`, which
+        # itself costs 3 ms before the fork.
+        from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
+
+        signal(SIGCHLD, SIG_DFL)
+        supervisor = os.getpid()
+        started_ns = monotonic_ns()
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise GuestError(f"cannot start a launcher: {error.strerror}") from error
+        if pid == 0:
+            try:
+                ours.close()
+                # Imported here, after the fork, beside whatever the supervisor does meanwhile.
+                from beddel_cli.process.init import launch
+
+                launch(theirs, supervisor, started_ns)
+            finally:
+                os._exit(_EXIT_BROKEN)
+        theirs.close()
+        return cls(pid, ours)
 
     def prepare(
         self,
@@ -119,18 +175,199 @@ class Launcher:
             counts_memory: whether one of the cgroups counts memory. Where none does, the program
                 gets no memory that a look at its processes cannot see (SysV segments, memfds).
         """
-        raise NotImplementedError
+        try:
+            self._learn_of_init()
+            ready = self._send_program(program, stdio, cgroup_files, counts_memory=counts_memory)
+        except _Refused as refused:
+            return self._walls(None, refused.failed)
+        except MessageError as error:
+            return self._walls(None, Failed("our own fault", 0, str(error)))
+        return self._walls(ready, None)
+
+    def _learn_of_init(self) -> None:
+        launcher = self._launcher
+        if launcher is None:
+            raise AssertionError("prepare was called twice")
+        born, _ = self._next_message()
+        if isinstance(born, Failed):
+            raise _Refused(born.step, born.errno, born.detail)
+        if not isinstance(born, Born):
+            raise MessageError("an init that is ready before it exists")
+        self.pidfd = _own_child(born.pid)
+        self.pid, self.identity, self._throw_away = born.pid, born.identity, born.throw_away
+        os.waitpid(launcher, 0)
+        self._launcher = None
+
+    def _send_program(
+        self,
+        program: Program,
+        stdio: tuple[int, int, int],
+        cgroup_files: tuple[int, ...],
+        *,
+        counts_memory: bool,
+    ) -> Ready:
+        mounts = [] if program.workspace is None else [_as_workspace(program, program.workspace)]
+        mounts += program.mounts
+        trees = self._trees(mounts)
+        try:
+            shown = tuple(_shown(mount, ready_made=self._throw_away) for mount in mounts)
+            request = messages.request_of(
+                program, shown, len(cgroup_files), counts_memory=counts_memory
+            )
+            given = [] if program.terminal is not None else [*stdio]
+            places = trees if self._throw_away else [mount.descriptor for mount in mounts]
+            self._send(messages.pack_request(request), [*given, *cgroup_files, *places])
+        finally:
+            for tree in trees:
+                os.close(tree)
+        ready, descriptors = self._next_message()
+        if isinstance(ready, Failed):
+            raise _Refused(ready.step, ready.errno, ready.detail)
+        wanted = 1 if program.terminal is None else 2
+        if not isinstance(ready, Ready) or len(descriptors) != wanted:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise MessageError("an init that is ready without its descriptors")
+        self.upper = descriptors[0]
+        self.terminal = descriptors[1] if wanted == 2 else None
+        return ready
+
+    def _trees(self, mounts: list[Mount]) -> list[int]:
+        """As root, make the detached mounts on which each owner appears as the program's id."""
+        if not self._throw_away or self.identity is None:
+            return []
+        trees: list[int] = []
+        maps: dict[tuple[int, int], int] = {}
+        try:
+            for mount in mounts:
+                status = os.fstat(mount.descriptor)
+                owner = (status.st_uid, status.st_gid)
+                if owner not in maps:
+                    maps[owner] = _id_map(owner, self.identity)
+                trees.append(_mapped_tree(mount, maps[owner]))
+        except OSError as error:
+            for tree in trees:
+                os.close(tree)
+            place = f"{error.filename}: " if error.filename else ""
+            text = place + (error.strerror or "")
+            raise _Refused("mapped mounts", error.errno or errno.EIO, text) from error
+        finally:
+            for each in maps.values():
+                os.close(each)
+        return trees
+
+    def _send(self, request: bytes, descriptors: list[int]) -> None:
+        if len(request) > messages.REQUEST_BYTES:
+            raise _Refused("request", errno.E2BIG, f"{len(request)} bytes of arguments")
+        memory = os.memfd_create("request")
+        try:
+            rest = memoryview(request)
+            while rest:
+                rest = rest[os.write(memory, rest) :]
+            passed = struct.pack(f"{1 + len(descriptors)}i", memory, *descriptors)
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)
+            self._channel.sendmsg([messages.REQUEST], [rights])
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it said why before it died
+        except OSError as error:
+            raise _Refused("request", error.errno or errno.EIO, error.strerror or "") from error
+        finally:
+            os.close(memory)
+
+    def _next_message(self) -> tuple[Born | Ready | Failed, list[int]]:
+        """Wait for the next message of those before the start, and the descriptors beside it."""
+        deadline = monotonic_ns() + READY_SECONDS * 1_000_000_000
+        poller = select.poll()
+        poller.register(self._channel, select.POLLIN)
+        watched = self._watch(poller)
+        try:
+            while True:
+                left_ms = (deadline - monotonic_ns()) // 1_000_000
+                if left_ms < 0:
+                    raise _Refused("start", errno.ETIMEDOUT, f"not ready within {READY_SECONDS} s")
+                if not poller.poll(left_ms + 1):
+                    continue
+                try:
+                    data, descriptors = self._receive(_socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    data, descriptors = b"", []
+                if not data:
+                    raise _Refused("start", 0, "it died while it was being started")
+                return messages.parse_before_start(data), descriptors
+        finally:
+            if watched is not None:
+                os.close(watched)
+
+    def _watch(self, poller: select.poll) -> int | None:
+        """Let the poller also notice the death of whom the next message is to come from."""
+        if self.pidfd is not None:
+            poller.register(self.pidfd, select.POLLIN)
+            return None
+        watched = os.pidfd_open(self._launcher or 0)
+        poller.register(watched, select.POLLIN)
+        return watched
+
+    def _receive(self, flags: int) -> tuple[bytes, list[int]]:
+        data, ancillary, arrived, _ = self._channel.recvmsg(
+            messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags | _socket.MSG_CMSG_CLOEXEC
+        )
+        descriptors: list[int] = []
+        for level, kind, words in ancillary:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                descriptors += struct.unpack(f"{len(words) // 4}i", words)
+        if arrived & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise MessageError("a message that is too long")
+        return data, descriptors
+
+    def _walls(self, ready: Ready | None, failed: Failed | None) -> Walls:
+        thrown = f"throw-away id {self.identity}" if self._throw_away else "own id"
+        return Walls(
+            failed_step=failed.step if failed else None,
+            failed_errno=failed.errno if failed else 0,
+            failed_detail=failed.detail if failed else "",
+            identity=thrown if self.identity is not None else "",
+            proc=("own" if ready.own_proc else "empty") if ready else None,
+            no_new_privs=ready.no_new_privs if ready else None,
+            capabilities=ready.capabilities if ready else None,
+            rlimits=ready.rlimits if ready else None,
+            landlock=ready.landlock if ready else None,
+            landlock_abi=ready.landlock_abi if ready else 0,
+            landlock_probe=ready.landlock_probe if ready else None,
+            seccomp=ready.seccomp if ready else None,
+            setup_ns=ready.setup_ns if ready else 0,
+            waited_ns=ready.waited_ns if ready else 0,
+        )
 
     def observe(self) -> Observed:
         """Read from outside what the kernel enforces on the init, and so on the program."""
-        raise NotImplementedError
+        status = _status_of(self.pid)
+        ours = _status_of("self")
+        its_filters = _integer(status.get("Seccomp_filters"), 10)
+        our_filters = _integer(ours.get("Seccomp_filters"), 10)
+        unknown = its_filters is None or our_filters is None
+        users = status.get("Uid")
+        return Observed(
+            no_new_privs=_integer(status.get("NoNewPrivs"), 10),
+            seccomp_mode=_integer(status.get("Seccomp"), 10),
+            seccomp_filters=None if unknown else (its_filters or 0) - (our_filters or 0),
+            effective=_integer(status.get("CapEff"), 16),
+            permitted=_integer(status.get("CapPrm"), 16),
+            inheritable=_integer(status.get("CapInh"), 16),
+            bounding=_integer(status.get("CapBnd"), 16),
+            ambient=_integer(status.get("CapAmb"), 16),
+            user_ids=None if users is None else tuple(int(user) for user in users.split()),
+            threads=_integer(status.get("Threads"), 10),
+            core_limit=_core_limit(self.pid),
+        )
 
     def go(self) -> None:
         """Let the init start the program. Its first event says whether that worked.
 
         Where the init is dead already, the pidfd says so; this does not raise.
         """
-        raise NotImplementedError
+        self._say(messages.GO)
 
     def next_event(self) -> Event | None:
         """Give the next event if there is one; never waits. Also None once the init is gone.
@@ -138,15 +375,33 @@ class Launcher:
         Raises:
             GuestError: the init said something that is not of the agreed form.
         """
-        raise NotImplementedError
+        try:
+            data, descriptors = self._receive(_socket.MSG_DONTWAIT)
+            if descriptors:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                raise MessageError("an event with descriptors")
+            return messages.parse_event(data) if data else None
+        except (BlockingIOError, ConnectionResetError):
+            return None
+        except MessageError as error:
+            raise GuestError(f"the sandbox's init is not ours: {error}") from error
 
     def terminate(self) -> None:
         """Send SIGTERM (then SIGCONT) to every process of the program. Never raises when gone."""
-        raise NotImplementedError
+        self._say(messages.TERMINATE)
+
+    def _say(self, word: bytes) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+            self._channel.send(word, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
 
     def kill(self) -> None:
         """Send SIGKILL to the init, and so to everything inside. Never raises when gone."""
-        raise NotImplementedError
+        from _signal import pidfd_send_signal
+
+        if self.pidfd is not None:
+            with suppress(ProcessLookupError):
+                pidfd_send_signal(self.pidfd, _SIGKILL)
 
     def finish(self) -> resource.struct_rusage | None:
         """Kill what is left, wait until the last process is dead, and reap the init.
@@ -155,8 +410,149 @@ class Launcher:
         it); None where there never was one. May be called again. `upper`, `terminal` and `events`
         stay open: an event sent before the end can still be read.
         """
-        raise NotImplementedError
+        if self._launcher is not None:
+            self._finish_launcher()
+        if self.pid is None or self._usage is not None:
+            return self._usage
+        self.kill()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        # A signal handler that raised between these two would make us kill a stranger later.
+        from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+
+        blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))
+        try:
+            _, _, self._usage = os.wait4(self.pid, 0)
+        finally:
+            pthread_sigmask(SIG_SETMASK, blocked)
+        return self._usage
+
+    def _finish_launcher(self) -> None:
+        """End a launcher whose init this process may not know of yet."""
+        if self._launcher is None:
+            return
+        # Not killed before it has told of the init, which would be a child nobody knew of.
+        with suppress(_Refused, MessageError):
+            self._learn_of_init()
+        if self._launcher is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._launcher, _SIGKILL)
+            os.waitpid(self._launcher, 0)
+            self._launcher = None
 
     def close(self) -> None:
         """Close `events`, `pidfd`, `upper` and `terminal`. Call `finish` first."""
-        raise NotImplementedError
+        self._channel.close()
+        for descriptor in (self.pidfd, self.upper, self.terminal):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.pidfd = self.upper = self.terminal = None
+
+
+def _own_child(pid: int) -> int:
+    """Give a pidfd of a child of ours.
+
+    Raises:
+        MessageError: it is none.
+    """
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        raise MessageError(f"an init that is not our child: {pid}") from None
+    return os.pidfd_open(pid)
+
+
+def _as_workspace(program: Program, workspace: Mount) -> Mount:
+    # Never writable itself: what is written goes to the layer above it.
+    return Mount(
+        source=workspace.source,
+        descriptor=workspace.descriptor,
+        target=program.workspace_target,
+        writable=False,
+        folder=True,
+    )
+
+
+def _shown(mount: Mount, *, ready_made: bool) -> Shown:
+    return Shown(
+        source=mount.source,
+        target=mount.target,
+        writable=mount.writable,
+        folder=mount.folder,
+        ready_made=ready_made,
+    )
+
+
+def _mapped_tree(mount: Mount, users: int) -> int:
+    """Give a detached mount of what a descriptor says, its owner mapped to the program's id.
+
+    Raises:
+        OSError: refused; EINVAL where the file system cannot map ids.
+    """
+    from beddel_cli.process import kernel
+
+    tree = kernel.clone_tree("", folder=mount.descriptor, recursive=False)
+    attributes = kernel.NO_SUID | kernel.NO_DEVICES | (0 if mount.writable else kernel.READ_ONLY)
+    try:
+        kernel.restrict_tree(tree, attributes, users=users)
+    except OSError as error:
+        os.close(tree)
+        raise OSError(error.errno, error.strerror, mount.source) from error
+    return tree
+
+
+def _id_map(owner: tuple[int, int], identity: int) -> int:
+    """Give a user namespace in which only `owner` exists, as `identity`; by descriptor.
+
+    It belongs to a child that lives just long enough.
+
+    Raises:
+        OSError: refused.
+    """
+    from beddel_cli.process import kernel
+
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            kernel.unshare(kernel.NEW_USERS)
+            theirs.send(b"\0")
+            theirs.recv(1)
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        if ours.recv(1) != b"\0":
+            raise OSError(errno.EPERM, "no user namespace for the id map")
+        for name, before in (("uid_map", owner[0]), ("gid_map", owner[1])):
+            descriptor = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, f"{before} {identity} 1".encode("ascii"))
+            finally:
+                os.close(descriptor)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def _status_of(pid: int | str | None) -> dict[str, str]:
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            pairs = [line.partition(":") for line in file]
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _core_limit(pid: int | None) -> int | None:
+    import resource
+
+    try:
+        return resource.prlimit(pid or -1, resource.RLIMIT_CORE)[1]
+    except (OSError, ValueError):
+        return None
+
+
+def _integer(text: str | None, radix: int) -> int | None:
+    return None if text is None else int(text, radix)

@@ -1,0 +1,347 @@
+"""The system-call filter of a program, as bytes.
+
+A worker of ours needs twenty calls and gets no more; a program may be anything, so here the list
+says what is refused. Refused is what leads out of the walls, widens what the kernel can be attacked
+through, or would leave something on the host: namespaces, mounts, keyrings, other processes'
+memory, the clock, modules, exotic sockets, setuid bits, injected terminal input. What the kernel
+learns after this was written is refused as unknown.
+
+Where a call is refused by an argument, the kernel's own type of that argument says which bits
+count: all of those below are read as 32 bits or fewer, so what stands in the upper half of the
+register changes neither the kernel's answer nor ours. Where arguments lie behind a pointer, no
+filter can see them: clone3 and openat2 are answered as on a kernel that has not got them, and the C
+library does without.
+
+Numbers: the kernel's scripts/syscall.tbl and arch/x86/entry/syscalls/syscall_64.tbl.
+Sources: seccomp(2), clone(2), socket(2), open(2), mknod(2), personality(2), ioctl_tty(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from beddel_cli.record import record
+
+# linux/filter.h, linux/seccomp.h
+_LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
+_EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45
+_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
+
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# The last number judged here, and those between the old tables and the common ones (424 on).
+_LAST = 469
+_FIRST_COMMON = 424
+_LAST_OF_OLD = {"x86_64": 334, "aarch64": 294}
+
+# name: (x86_64, aarch64); None where the architecture has no such call.
+NUMBERS: dict[str, tuple[int | None, int | None]] = {
+    "open": (2, None),
+    "ioctl": (16, 29),
+    "shmget": (29, 194),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "clone": (56, 220),
+    "mkdir": (83, None),
+    "creat": (85, None),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "ptrace": (101, 117),
+    "syslog": (103, 116),
+    "setgroups": (116, 159),
+    "mknod": (133, None),
+    "uselib": (134, None),
+    "personality": (135, 92),
+    "ustat": (136, None),
+    "sysfs": (139, None),
+    "vhangup": (153, 58),
+    "modify_ldt": (154, None),
+    "pivot_root": (155, 41),
+    "_sysctl": (156, None),
+    "adjtimex": (159, 171),
+    "chroot": (161, 51),
+    "acct": (163, 89),
+    "settimeofday": (164, 170),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "create_module": (174, None),
+    "init_module": (175, 105),
+    "delete_module": (176, 106),
+    "get_kernel_syms": (177, None),
+    "query_module": (178, None),
+    "quotactl": (179, 60),
+    "nfsservctl": (180, 42),
+    "lookup_dcookie": (212, 18),
+    "clock_settime": (227, 112),
+    "kexec_load": (246, 104),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "migrate_pages": (256, 238),
+    "openat": (257, 56),
+    "mkdirat": (258, 34),
+    "mknodat": (259, 33),
+    "fchmodat": (268, 53),
+    "unshare": (272, 97),
+    "move_pages": (279, 239),
+    "perf_event_open": (298, 241),
+    "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "clock_adjtime": (305, 266),
+    "setns": (308, 268),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "finit_module": (313, 273),
+    "memfd_create": (319, 279),
+    "kexec_file_load": (320, 294),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "clone3": (435, 435),
+    "openat2": (437, 437),
+    "pidfd_getfd": (438, 438),
+    "process_madvise": (440, 440),
+    "mount_setattr": (442, 442),
+    "quotactl_fd": (443, 443),
+    "memfd_secret": (447, 447),
+    "process_mrelease": (448, 448),
+    "fchmodat2": (452, 452),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "lsm_get_self_attr": (459, 459),
+    "lsm_set_self_attr": (460, 460),
+    "lsm_list_modules": (461, 461),
+    "open_tree_attr": (467, 467),
+    "file_setattr": (469, 469),
+}
+
+# Answered EPERM whatever the arguments: what needs a right that nobody inside has, or must have.
+FORBIDDEN = (
+    *("unshare", "setns", "chroot", "pivot_root", "mount", "umount2", "open_tree", "move_mount"),
+    *("fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "open_tree_attr"),
+    *("add_key", "request_key", "keyctl", "bpf", "perf_event_open", "userfaultfd"),
+    *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease"),
+    *("pidfd_getfd", "kcmp", "name_to_handle_at", "open_by_handle_at", "lookup_dcookie"),
+    *("fanotify_init", "fanotify_mark", "migrate_pages", "move_pages"),
+    *("init_module", "finit_module", "delete_module", "create_module", "get_kernel_syms"),
+    *("query_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct"),
+    *("quotactl", "quotactl_fd", "nfsservctl", "syslog", "settimeofday", "clock_settime"),
+    *("clock_adjtime", "adjtimex", "sethostname", "setdomainname", "setgroups", "vhangup"),
+    *("iopl", "ioperm", "modify_ldt", "uselib", "ustat", "sysfs", "_sysctl"),
+)
+# Answered as by a kernel without them, since programs then have another way.
+MISSING = (
+    *("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register"),
+    *("memfd_secret", "statmount", "listmount", "file_setattr"),
+    *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"),
+)
+# Memory that belongs to no process and so shows in no sum over processes.
+OWNERLESS_MEMORY = ("shmget", "memfd_create")
+
+# sched.h. CLONE_NEWTIME (0x80) lies where clone has its exit signal; none is that large.
+CLONE_NAMESPACES = 0x7E020080
+# asm-generic/ioctls.h: typed into a terminal, line disciplines, the console's own ioctls.
+TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
+_FORBIDDEN_IOCTLS = (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD)
+# PER_LINUX, PER_LINUX32, both with UNAME26, and the question which it is.
+HARMLESS_PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
+
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_SOCK_STREAM, _SOCK_DGRAM, _SOCK_TYPE_MASK = 1, 2, 0xF
+# IPPROTO_IP (the default), ICMP, TCP, UDP, ICMPV6. Others would load modules.
+_INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)
+_NETLINK_ROUTE = 0
+
+_SET_ID_BITS = 0o6000
+_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
+_FORMAT_MASK, _CHARACTER_DEVICE, _BLOCK_DEVICE = 0o170000, 0o020000, 0o060000
+
+# Calls with a mode, and which argument it is.
+_MODE_ARGUMENTS = {
+    "chmod": 1,
+    "fchmod": 1,
+    "fchmodat": 2,
+    "fchmodat2": 2,
+    "creat": 1,
+    "mkdir": 1,
+    "mkdirat": 2,
+}
+_OPEN_FLAG_ARGUMENTS = {"open": 1, "openat": 2}
+_DEVICE_MODE_ARGUMENTS = {"mknod": 1, "mknodat": 2}
+
+Step = tuple[int, int, int, int]
+_PASS: Step = (_RETURN, 0, 0, _ALLOW)
+
+
+@record
+class Grants:
+    """What differs between programs.
+
+    Attributes:
+        unix_sockets: socket(AF_UNIX). Not with a writable mount, in which a socket of the host
+            may lie; pairs of connected sockets are always to be had.
+        ownerless_memory: SysV segments and memfds. Not where nothing counts them.
+    """
+
+    unix_sockets: bool
+    ownerless_memory: bool
+
+
+def filter_program(machine: str, grants: Grants) -> bytes:
+    """Assemble the filter: one `struct sock_filter` per eight bytes.
+
+    Checks by argument come first, being the frequent calls; the kernel remembers by itself which
+    numbers are always allowed.
+
+    Raises:
+        KeyError: a machine other than x86_64 and aarch64.
+    """
+    program = _start(machine)
+    for name, judge in _judged_by_argument(grants).items():
+        program += _on(_number(name, machine), judge)
+    for name in FORBIDDEN:
+        program += _on(_number(name, machine), [_refuse(errno.EPERM)])
+    for name in MISSING if grants.ownerless_memory else (*MISSING, *OWNERLESS_MEMORY):
+        program += _on(_number(name, machine), [_refuse(errno.ENOSYS)])
+    program.append(_PASS)
+    return b"".join(struct.pack("<HBBI", *step) for step in program)
+
+
+def _number(name: str, machine: str) -> int | None:
+    return NUMBERS[name][list(_AUDIT_ARCH).index(machine)]
+
+
+def _start(machine: str) -> list[Step]:
+    """Let only numbers of this architecture's own table through.
+
+    A call by another table (int 0x80 on x86-64) kills: its numbers mean other calls. x32 calls
+    have bit 30 set and are above all known ones.
+    """
+    return [
+        (_LOAD, 0, 0, _ARCH),
+        (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 2, 0, _LAST + 1),
+        (_AT_LEAST, 2, 0, _FIRST_COMMON),
+        (_AT_LEAST, 0, 1, _LAST_OF_OLD[machine] + 1),
+        _refuse(errno.ENOSYS),
+    ]
+
+
+def _on(number: int | None, judge: list[Step]) -> list[Step]:
+    """Judge one call. A judgement always returns: the loads in it lose the number."""
+    return [] if number is None else [(_EQUAL, 0, len(judge), number), *judge]
+
+
+def _refuse(number: int) -> Step:
+    return (_RETURN, 0, 0, _ERRNO | number)
+
+
+def _load(argument: int) -> Step:
+    # Little-endian: the lower half of a register comes first.
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)
+
+
+def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
+    judged = {
+        name: [_load(flags), (_ANY_BIT, 0, 3, _O_CREAT | _O_TMPFILE), *_without_set_id(flags + 1)]
+        for name, flags in _OPEN_FLAG_ARGUMENTS.items()
+    }
+    judged["ioctl"] = [
+        _load(1),
+        *(step for request in _FORBIDDEN_IOCTLS for step in _deny_value(request, errno.EPERM)),
+        _PASS,
+    ]
+    judged["clone"] = [
+        _load(0),
+        (_ANY_BIT, 0, 1, CLONE_NAMESPACES),
+        _refuse(errno.EPERM),
+        _PASS,
+    ]
+    judged["socket"] = _sockets(grants)
+    judged["socketpair"] = [
+        _load(0),
+        (_EQUAL, 1, 0, _AF_UNIX),
+        _refuse(errno.EAFNOSUPPORT),
+        _PASS,
+    ]
+    judged["personality"] = [
+        _load(0),
+        *(step for value in HARMLESS_PERSONALITIES for step in ((_EQUAL, 0, 1, value), _PASS)),
+        _refuse(errno.EPERM),
+    ]
+    judged |= {name: _without_set_id(mode) for name, mode in _MODE_ARGUMENTS.items()}
+    judged |= {name: _no_device(mode) for name, mode in _DEVICE_MODE_ARGUMENTS.items()}
+    return judged
+
+
+def _deny_value(value: int, number: int) -> list[Step]:
+    return [(_EQUAL, 0, 1, value), _refuse(number)]
+
+
+def _without_set_id(mode: int) -> list[Step]:
+    """Refuse setuid and setgid bits: through a writable mount they would outlive the run."""
+    return [_load(mode), (_ANY_BIT, 0, 1, _SET_ID_BITS), _refuse(errno.EPERM), _PASS]
+
+
+def _no_device(mode: int) -> list[Step]:
+    return [
+        _load(mode),
+        (_ANY_BIT, 3, 0, _SET_ID_BITS),
+        (_AND, 0, 0, _FORMAT_MASK),
+        (_EQUAL, 1, 0, _CHARACTER_DEVICE),
+        (_EQUAL, 0, 1, _BLOCK_DEVICE),
+        _refuse(errno.EPERM),
+        _PASS,
+    ]
+
+
+def _sockets(grants: Grants) -> list[Step]:
+    internet = [
+        _load(1),
+        (_AND, 0, 0, _SOCK_TYPE_MASK),
+        (_EQUAL, 2, 0, _SOCK_STREAM),
+        (_EQUAL, 1, 0, _SOCK_DGRAM),
+        _refuse(errno.EPERM),
+        _load(2),
+        *(step for value in _INTERNET_PROTOCOLS for step in ((_EQUAL, 0, 1, value), _PASS)),
+        _refuse(errno.EPROTONOSUPPORT),
+    ]
+    netlink = [
+        _load(2),
+        (_EQUAL, 1, 0, _NETLINK_ROUTE),
+        _refuse(errno.EPROTONOSUPPORT),
+        _PASS,
+    ]
+    local = [_PASS] if grants.unix_sockets else [_refuse(errno.EPERM)]
+    return [
+        _load(0),
+        (_EQUAL, 0, len(local), _AF_UNIX),
+        *local,
+        (_EQUAL, 0, len(netlink), _AF_NETLINK),
+        *netlink,
+        (_EQUAL, 1, 0, _AF_INET),
+        (_EQUAL, 0, len(internet), _AF_INET6),
+        *internet,
+        _refuse(errno.EAFNOSUPPORT),
+    ]
