@@ -61,8 +61,8 @@ PROC_HIDDEN_FOLDERS = ("acpi", "scsi", "asound", "driver", "bus", "fs", "irq", "
 # Targets on which nothing may be mounted.
 RESERVED_TARGETS = ("/proc", "/dev", "/var/empty")
 
-# Inodes of the store that are ours: its root, upper, work and work/work, tmp, shm.
-STORE_INODES = 6
+# Inodes of the store that are ours: its root, upper, work and what an overlay makes in it, tmp, shm.
+STORE_INODES = 7
 _EMPTY = "./var/empty"
 _LOWER, _MADE, _STORE = "./.lower", "./.made", "./.store"
 # Hidden by the new root while it is built; nobody mounts from these.

@@ -473,12 +473,10 @@ def _execute(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
     code = errno.ENOENT
     for path in candidates:
         try:
-            os.execve(path, arguments, environment)
+            os.execve(path, arguments, environment)  # noqa: S606
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 code = error.errno or errno.EIO
         except ValueError:
             return errno.EINVAL
     return code
-
-

@@ -2,7 +2,7 @@
 
 How a caller uses it, in this order:
 
-    launcher = Launcher.start()            # first of all: before keys, threads, jobs; returns at once
+    launcher = Launcher.start()            # first of all: before keys, threads, jobs
     walls = launcher.prepare(program, stdio, cgroup_files, counts_memory=…)
     observed = launcher.observe()          # what /proc says of the init, from outside
     launcher.go()                          # or finish() straight away, to refuse
@@ -92,7 +92,8 @@ class Launcher:
         upper: descriptor of the folder that holds what the program wrote to its workspace; empty
             where it cannot write there, None until the walls stand. It outlives the walls, and
             fstatvfs on it gives what the program's file system (workspace, /tmp and /dev/shm
-            together) holds, filesystem.STORE_INODES of the inodes being ours.
+            together) holds.
+        own_inodes: how many inodes of that file system are ours, not the program's.
         terminal: master of the program's terminal, None without one.
         identity: the program's user id on the host, None until known.
     """
@@ -102,6 +103,7 @@ class Launcher:
         self.pidfd: int | None = None
         self.upper: int | None = None
         self.terminal: int | None = None
+        self.own_inodes = 0
         self.identity: int | None = None
         self.events = channel.fileno()
         self._channel = channel
@@ -229,6 +231,8 @@ class Launcher:
                 os.close(descriptor)
             raise MessageError("an init that is ready without its descriptors")
         self.upper = descriptors[0]
+        store = os.fstatvfs(self.upper)
+        self.own_inodes = store.f_files - store.f_ffree
         self.terminal = descriptors[1] if wanted == 2 else None
         return ready
 

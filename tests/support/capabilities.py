@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 _CREATE_RULESET = 444
+_CLONE_NEWUSER = 0x10000000
 
 
 def _linux() -> str | None:
@@ -57,6 +58,25 @@ def _full_device() -> str | None:
     return None if os.path.exists("/dev/full") else "needs /dev/full"
 
 
+def _user_namespaces() -> str | None:
+    """A child tries, since no setting says it all: sysctls, AppArmor, seccomp, limits."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(min(ctypes.get_errno(), 125) if libc.unshare(_CLONE_NEWUSER) else 0)
+    _, status = os.waitpid(child, 0)
+    number = os.waitstatus_to_exitcode(status)
+    return None if number == 0 else f"user namespaces are refused: {os.strerror(number)}"
+
+
+def _system_python() -> str | None:
+    return None if os.path.exists("/usr/bin/python3") else "needs /usr/bin/python3 for the probes"
+
+
+def _compiler() -> str | None:
+    return None if shutil.which("cc") else "needs a C compiler"
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "linux": _linux,
     "root": _root,
@@ -65,6 +85,9 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,
+    "user-namespaces": _user_namespaces,
+    "system-python": _system_python,
+    "compiler": _compiler,
 }
 
 

@@ -111,9 +111,7 @@ def run(
                 os.close(each.descriptor)
 
 
-def _relay(
-    launcher: Launcher, streams: list[int], seconds: float
-) -> tuple[dict[int, bytes], Any]:
+def _relay(launcher: Launcher, streams: list[int], seconds: float) -> tuple[dict[int, bytes], Any]:
     deadline = time.monotonic() + seconds
     read = dict.fromkeys(streams, b"")
     open_streams = set(streams)

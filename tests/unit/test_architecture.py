@@ -50,6 +50,21 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"record"},
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
     "isolate.frames": {"record"},
+    "process": set(),
+    "process.program": {"record"},
+    "process.messages": {"process.program", "record"},
+    "process.filter": {"record"},
+    "process.kernel": set(),
+    "process.rights": {"process.filter", "process.kernel", "record"},
+    "process.filesystem": {"process.kernel", "record"},
+    "process.init": {
+        *("process.filesystem", "process.filter", "process.kernel", "process.messages"),
+        "process.rights",
+    },
+    "process.launch": {
+        *BOTTOM,
+        *("process.init", "process.kernel", "process.messages", "process.program"),
+    },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "plan", "record"},
     "offer": {"host", "record"},
@@ -67,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
 STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
-    *("profile_comparison", "explain", "render_explain", "render_profiles"),
+    *("process.filter", "process.program"),
 )
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
@@ -190,9 +205,11 @@ def starts_processes(name: str) -> bool:
     )
 
 
-def test_only_the_isolate_starts_processes_and_the_environment_module_starts_itself_over() -> None:
+def test_only_the_walls_start_processes_and_the_environment_module_starts_itself_over() -> None:
     starting = {name for name in SOURCES if starts_processes(name)}
-    assert starting == {"isolate.supervisor", "key_environment"}
+    assert starting == {
+        *("isolate.supervisor", "process.init", "process.launch", "key_environment"),
+    }
     assert "execve" in attributes("key_environment", "os")
 
 

@@ -1,0 +1,374 @@
+"""A program tries to have or win back a right; the same calls work, or get further, outside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+from typing import Any
+
+import pytest
+
+from beddel_cli.process.filter import FORBIDDEN, MISSING, NUMBERS
+from tests.security.process.conftest import Person, Run
+from tests.support.capabilities import require
+
+ARM = platform.machine() == "aarch64"
+HERE = {name: pair[ARM] for name, pair in NUMBERS.items() if pair[ARM] is not None}
+
+STATUS = """
+lines = [line.partition(":") for line in open("/proc/self/status")]
+print(json.dumps({name: value.strip() for name, _, value in lines}))
+"""
+
+
+def test_it_has_no_capability_no_way_to_one_and_an_id_that_owns_nothing(
+    probe: Run, control: Run, person: Person
+) -> None:
+    found = probe(STATUS)
+    sets = {name: int(found[name], 16) for name in found if name.startswith("Cap")}
+    assert sets == dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), 0)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    assert found["Uid"].split() == ["1000"] * 4
+    outside = control(STATUS)
+    assert int(outside["CapBnd"], 16) != 0
+    assert outside["NoNewPrivs"] == "0"
+
+
+def test_the_supervisor_sees_the_same_from_outside(behind: Run, person: Person) -> None:
+    answer = behind(["/bin/true"])
+    seen, walls = answer["observed"], answer["walls"]
+    assert (seen["no_new_privs"], seen["seccomp_mode"], seen["seccomp_filters"]) == (1, 2, 1)
+    sets = ("effective", "permitted", "inheritable", "bounding", "ambient")
+    assert [seen[name] for name in sets] == [0] * 5
+    (identity,) = set(seen["user_ids"])
+    if os.geteuid() == 0 and person.user is None:
+        assert 1879048192 <= identity <= 2013265919
+        assert walls["identity"] == f"throw-away id {identity}"
+    else:
+        assert identity == (person.user or os.geteuid())
+        assert walls["identity"] == "own id"
+    done = ("no_new_privs", "capabilities", "rlimits", "seccomp")
+    assert [walls[name] for name in done] == [0] * 4
+
+
+def test_two_programs_of_root_get_different_ids(behind: Run, person: Person) -> None:
+    if os.geteuid() != 0 or person.user is not None:
+        pytest.skip("an ordinary user has one id")
+    first, second = (behind(["/bin/true"])["walls"]["identity"] for _ in range(2))
+    assert first != second
+
+
+def test_landlock_is_shown_to_bite(behind: Run) -> None:
+    require("landlock")
+    walls = behind(["/bin/true"])["walls"]
+    assert walls["landlock"] == 0
+    assert walls["landlock_abi"] > 0
+    assert walls["landlock_probe"] == errno.EACCES
+
+
+EVERY_CALL = """
+numbers = json.loads(sys.argv[1])
+# Arguments that no call accepts: what is not refused by number fails otherwise, or does nothing.
+answers({name: (lambda nr=nr: call(nr, -1, -1, -1, -1, -1, -1)) for name, nr in numbers.items()})
+"""
+
+
+def test_every_forbidden_call_is_refused_whatever_its_arguments(probe: Run, control: Run) -> None:
+    import json
+
+    numbers = {name: HERE[name] for name in (*FORBIDDEN, *MISSING) if name in HERE}
+    found = probe(EVERY_CALL, json.dumps(numbers))
+    wanted: dict[str, Any] = {name: errno.EPERM for name in FORBIDDEN if name in HERE}
+    wanted |= {name: errno.ENOSYS for name in MISSING if name in HERE}
+    assert found == wanted
+    # Only these outside: others would act on the machine of whoever runs the tests as root.
+    harmless = ("bpf", "ptrace", "open_tree", "userfaultfd", "kcmp", "clone3", "openat2", "keyctl")
+    outside = control(EVERY_CALL, json.dumps({name: HERE[name] for name in harmless}))
+    assert not set(outside.values()) & {errno.EPERM, 0}
+    assert outside["openat2"] != errno.ENOSYS
+
+
+NAMESPACES = """
+numbers = json.loads(sys.argv[1])
+user, net, mounts = 1 << 28, 1 << 30, 1 << 17
+def mount():
+    # Never in the namespace of whoever runs the tests: root's mount would be there for everybody.
+    refused = call(numbers["unshare"], user | mounts)
+    if outside and refused:
+        return refused
+    return call(numbers["mount"], b"none", b"/tmp", b"tmpfs", 0, 0)
+outside = sys.argv[2] == "outside"
+answers({
+    "unshare": lambda: call(numbers["unshare"], user),
+    "clone": lambda: forks(numbers["clone"], 17 | user, 0, 0, 0, 0),
+    "clone, network": lambda: forks(numbers["clone"], 17 | user | net, 0, 0, 0, 0),
+    "clone, upper half set": lambda: forks(numbers["clone"], 17 | user | 1 << 40, 0, 0, 0, 0),
+    "fork": lambda: forks(numbers["clone"], 17, 0, 0, 0, 0),
+    "mount": mount,
+    "setns": lambda: call(numbers["setns"], os.open("/proc/self/ns/user", 0), 0),
+    "chroot": lambda: attempt(lambda: os.chroot("/tmp")),
+})
+"""
+
+
+def test_it_cannot_nest_a_namespace_or_mount(probe: Run, control: Run) -> None:
+    import json
+
+    numbers = json.dumps({name: HERE[name] for name in ("unshare", "clone", "mount", "setns")})
+    found = probe(NAMESPACES, numbers, "inside")
+    assert found.pop("fork") == 0
+    assert set(found.values()) == {errno.EPERM}
+    outside = control(NAMESPACES, numbers, "outside")
+    worked = ("unshare", "clone", "clone, network", "clone, upper half set", "fork", "mount")
+    assert [outside[name] for name in worked] == [0] * len(worked)
+
+
+FILES = """
+numbers = json.loads(sys.argv[1])
+os.chdir(sys.argv[2])
+open("plain", "w").close()
+os.mkdir("folder")
+FLAG = os.O_CREAT | os.O_WRONLY
+tmpfile = 0o20200000 if os.uname().machine == "x86_64" else 0o20040000
+probes = {
+    "chmod": lambda: attempt(lambda: os.chmod("plain", 0o4755)),
+    "chmod, setgid": lambda: attempt(lambda: os.chmod("plain", 0o2755)),
+    "chmod, upper half set": lambda: call(
+        numbers["fchmodat"], -100, b"plain", 0o4755 | 1 << 40, 0),
+    "chmod, bits beyond a mode": lambda: call(
+        numbers["fchmodat"], -100, b"plain", 0o4755 | 1 << 20, 0),
+    "fchmod": lambda: attempt(lambda: os.fchmod(os.open("plain", os.O_RDWR), 0o4755)),
+    "fchmodat2": lambda: call(numbers["fchmodat2"], -100, b"plain", 0o4755, 0),
+    "open": lambda: attempt(lambda: os.open("new", FLAG, 0o4755)),
+    "open of an unnamed file": lambda: call(
+        numbers["openat"], -100, b".", tmpfile | 2, 0o4755),
+    "mkdirat": lambda: call(numbers["mkdirat"], -100, b"other", 0o2755),
+    "mknodat": lambda: call(numbers["mknodat"], -100, b"node", 0o104755, 0),
+    "whiteout": lambda: call(numbers["mknodat"], -100, b"white", 0o020644, 0),
+    "block device": lambda: call(numbers["mknodat"], -100, b"disk", 0o060644, 0x800),
+    "plain chmod": lambda: attempt(lambda: os.chmod("plain", 0o755)),
+    "plain open": lambda: attempt(lambda: os.open("plain2", FLAG, 0o755)),
+    "sticky folder": lambda: attempt(lambda: os.chmod("folder", 0o1777)),
+    "fifo": lambda: attempt(lambda: os.mkfifo("fifo", 0o600)),
+    "mode of a file only opened": lambda: call(
+        numbers["openat"], -100, b"plain", 0, 0o4755),
+}
+answers(probes)
+"""
+CONTROLS = ("plain chmod", "plain open", "sticky folder", "fifo", "mode of a file only opened")
+
+
+def test_it_cannot_leave_a_setuid_file_or_a_device(
+    probe: Run, control: Run, person: Person, place: Any
+) -> None:
+    import json
+
+    names = ("fchmodat", "fchmodat2", "openat", "mkdirat", "mknodat")
+    numbers = json.dumps({name: HERE[name] for name in names})
+    found = probe(FILES, numbers, "/workspace")
+    assert {name: found.pop(name) for name in CONTROLS} == dict.fromkeys(CONTROLS, 0)
+    assert set(found.values()) == {errno.EPERM}, found
+    outside = control(FILES, numbers, str(place))
+    unlike = {"block device", "fchmodat2"} if person.user or os.geteuid() else set()
+    assert {n: e for n, e in outside.items() if e and n not in unlike} == {}
+
+
+TERMINAL = """
+import fcntl, pty
+numbers = json.loads(sys.argv[1])
+master, slave = pty.openpty()
+def request(value):
+    buffer = ctypes.create_string_buffer(b"x", 64)
+    return call(numbers["ioctl"], slave, value, ctypes.addressof(buffer))
+def own():
+    os.setsid()
+    fcntl.ioctl(slave, 0x540E, 0)
+def within(value):
+    own()
+    return request(value)
+answers({
+    "TIOCSTI": lambda: within(0x5412),
+    "TIOCSTI, upper half set": lambda: within(0x5412 | 1 << 32),
+    "TIOCSETD": lambda: within(0x5423),
+    "TIOCLINUX": lambda: within(0x541C),
+    "TIOCGWINSZ": lambda: within(0x5413),
+} | ({} if sys.argv[2] == "outside" else {
+    # Root's would take the machine's console.
+    "TIOCCONS": lambda: within(0x541D),
+}))
+"""
+
+
+def test_it_cannot_type_into_a_terminal(probe: Run, control: Run) -> None:
+    import json
+
+    numbers = json.dumps({"ioctl": HERE["ioctl"]})
+    found = probe(TERMINAL, numbers, "inside")
+    assert found.pop("TIOCGWINSZ") == 0
+    assert set(found.values()) == {errno.EPERM}
+    outside = control(TERMINAL, numbers, "outside")
+    assert outside["TIOCGWINSZ"] == 0
+    # EIO: kernels may have it switched off for those without rights (dev.tty.legacy_tiocsti).
+    assert outside["TIOCSTI"] in (0, errno.EIO)
+    assert outside["TIOCSETD"] != errno.EPERM
+    assert outside["TIOCLINUX"] == errno.ENOTTY
+
+
+SOCKETS = """
+import socket
+def make(*arguments):
+    return attempt(lambda: socket.socket(*arguments).close())
+# Outside, trying a family may load a module of the machine.
+families = range(3, 46) if sys.argv[1] == "inside" else ()
+probes = {f"family {number}": (lambda number=number: make(number, 1, 0)) for number in families}
+probes |= {f"packets {number}": (lambda number=number: make(number, 3, 0)) for number in (17, 40)}
+probes |= {
+    "tcp": lambda: make(2, 1, 0),
+    "tcp6": lambda: make(10, 1, 0),
+    "udp": lambda: make(2, 2, 17),
+    "unix": lambda: make(1, 1, 0),
+    "pair": lambda: attempt(lambda: socket.socketpair()),
+    "pair of another family": lambda: attempt(lambda: socket.socketpair(30, 1)),
+    "route": lambda: make(16, 3, 0),
+    "netlink, audit": lambda: make(16, 3, 9),
+    "netlink, netfilter": lambda: make(16, 3, 12),
+    "netlink, generic": lambda: make(16, 3, 16),
+    "raw": lambda: make(2, 3, 1),
+    "sctp": lambda: make(2, 1, 132),
+    "mptcp": lambda: make(2, 1, 262),
+    "seqpacket": lambda: make(2, 5, 0),
+    "dccp": lambda: make(2, 6, 33),
+    "udplite": lambda: make(2, 2, 136),
+}
+outside = ("tcp", "unix", "pair", "route", "netlink, generic")
+answers(probes if families else {name: probes[name] for name in outside})
+"""
+
+
+def test_only_plain_sockets_are_to_be_had(probe: Run, control: Run) -> None:
+    found = probe(SOCKETS, "inside")
+    for name in ("tcp", "tcp6", "udp", "unix", "pair", "route", "family 10"):
+        assert found.pop(name) == 0, name
+    netlink_stream = found.pop("family 16")
+    assert netlink_stream == errno.ESOCKTNOSUPPORT
+    for name in ("netlink, audit", "netlink, netfilter", "netlink, generic"):
+        assert found.pop(name) == errno.EPROTONOSUPPORT, name
+    for name in ("sctp", "mptcp", "udplite"):
+        assert found.pop(name) == errno.EPROTONOSUPPORT, name
+    for name in ("raw", "seqpacket", "dccp"):
+        assert found.pop(name) == errno.EPERM, name
+    assert set(found.values()) == {errno.EAFNOSUPPORT}
+    assert set(control(SOCKETS, "outside").values()) == {0}
+
+
+def test_sockets_by_name_are_gone_where_a_folder_of_the_host_is_writable(
+    probe: Run, place: Any
+) -> None:
+    code = """
+import socket
+answers({
+    "unix": lambda: attempt(lambda: socket.socket(1, 1, 0)),
+    "pair": lambda: attempt(lambda: socket.socketpair()),
+})
+"""
+    mounts = [{"source": str(place), "target": "/data", "writable": True}]
+    assert probe(code, mounts=mounts) == {"unix": errno.EPERM, "pair": 0}
+
+
+PERSONALITIES = """
+answers({
+    hex(value): (lambda value=value: call(int(sys.argv[1]), value))
+    for value in (0, 8, 0x20000, 0x20008, 0xffffffff, 0x40000, 0x400000, 0x100000, 6, 1)
+})
+"""
+
+
+def test_a_personality_cannot_weaken_memory(probe: Run, control: Run) -> None:
+    found = probe(PERSONALITIES, str(HERE["personality"]))
+    allowed = {"0x0", "0x8", "0x20000", "0x20008", "0xffffffff"}
+    assert {name for name, number in found.items() if number == 0} == allowed
+    assert {number for name, number in found.items() if name not in allowed} == {errno.EPERM}
+    assert control(PERSONALITIES, str(HERE["personality"]))["0x40000"] == 0
+
+
+# mov eax, N; int 0x80; ret and mov eax, 0x40000000 | 39; syscall; ret
+FOREIGN = """
+answers({
+    "i386 getpid": lambda: machine_code("b814000000cd80c3"),
+    "i386 unshare": lambda: machine_code("bb00000010b836010000cd80c3"),
+    "x32 getpid": lambda: machine_code("b8270000400f05c3"),
+    "x32 unshare": lambda: machine_code("bf00000010b8100100400f05c3"),
+    "getpid": lambda: machine_code("b8270000000f05c3"),
+    "beyond the table": lambda: call(470),
+    "far beyond": lambda: call(100000),
+    "in the gap": lambda: call(400),
+    "minus one": lambda: call(-1),
+    "upper half of the number set": lambda: call(39 | 1 << 32),
+})
+"""
+
+
+def test_no_other_table_of_calls_leads_around_the_filter(probe: Run, control: Run) -> None:
+    require("x86-64")
+    found = probe(FOREIGN)
+    assert found["getpid"] == 0
+    assert found["i386 getpid"] == found["i386 unshare"] == "SIGSYS"
+    unknown = ("x32 getpid", "x32 unshare", "beyond the table", "far beyond", "in the gap")
+    assert [found[name] for name in unknown] == [errno.ENOSYS] * 5
+    assert found["minus one"] == errno.ENOSYS
+    outside = control(FOREIGN)
+    if outside["i386 getpid"] != 0:
+        pytest.skip("this kernel has no i386 calls, so that refusing them proves nothing")
+    assert outside["i386 getpid"] == 0
+
+
+ELSEWHERE = """
+def write(path):
+    return attempt(lambda: os.close(os.open(path, os.O_WRONLY)))
+answers({path: (lambda path=path: write(path)) for path in sys.argv[1:]})
+"""
+
+
+def test_the_kernels_settings_cannot_be_opened_for_writing(
+    probe: Run, control: Run, person: Person
+) -> None:
+    paths = ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/overcommit_memory")
+    found = probe(ELSEWHERE, *paths, "/proc/self/oom_score_adj", "/dev/null")
+    assert found.pop("/dev/null") == 0
+    assert set(found.values()) <= {errno.EROFS, errno.EACCES}
+    if os.geteuid() == 0 and person.user is None:
+        assert control(ELSEWHERE, *paths) == dict.fromkeys(paths, 0)
+    assert control(ELSEWHERE, "/proc/self/oom_score_adj")["/proc/self/oom_score_adj"] == 0
+
+
+RLIMITS = """
+import resource
+names = ("CORE", "NOFILE", "NPROC", "FSIZE", "MEMLOCK", "CPU", "AS")
+print(json.dumps({n: resource.getrlimit(getattr(resource, "RLIMIT_" + n)) for n in names}))
+"""
+
+
+def test_the_rlimits_are_those_of_the_program(probe: Run) -> None:
+    found = probe(RLIMITS, open_files=77, processes=33, disk_bytes=5 << 20, cpu_ns=3_500_000_000)
+    assert found["CORE"] == [0, 0]
+    assert found["NOFILE"] == [77, 77]
+    assert found["NPROC"] == [34, 34]
+    assert found["FSIZE"] == [(5 << 20) + 4096] * 2
+    assert found["CPU"] == [5, 5]
+    assert found["AS"] == [-1, -1], "reserving addresses is not using memory"
+
+
+def test_memory_of_no_process_is_gone_where_nothing_counts_it(probe: Run) -> None:
+    code = """
+answers({
+    "memfd": lambda: attempt(lambda: os.memfd_create("x")),
+    "segment": lambda: call(int(sys.argv[1]), 0, 4096, 0o1600),
+})
+"""
+    shmget = str(HERE["shmget"])
+    assert probe(code, shmget, counts_memory=False) == {
+        "memfd": errno.ENOSYS,
+        "segment": errno.ENOSYS,
+    }
+    assert probe(code, shmget, counts_memory=True) == {"memfd": 0, "segment": 0}
