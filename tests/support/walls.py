@@ -147,12 +147,10 @@ def _relay(launcher: Launcher, streams: list[int], seconds: float) -> tuple[dict
 def _files(folder: int) -> dict[str, bytes]:
     found = {}
     for name in os.listdir(folder):
-        try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        except OSError:
-            continue
-        with open(descriptor, "rb") as file:
-            if os.path.isfile(f"/proc/self/fd/{descriptor}"):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if mode & 0o170000 == 0o100000 and mode & 0o400:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+            with open(descriptor, "rb") as file:
                 found[name] = file.read()
     return found
 
