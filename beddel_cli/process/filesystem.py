@@ -61,7 +61,7 @@ PROC_HIDDEN_FOLDERS = ("acpi", "scsi", "asound", "driver", "bus", "fs", "irq", "
 # Targets on which nothing may be mounted.
 RESERVED_TARGETS = ("/proc", "/dev", "/var/empty")
 
-# Inodes of the store that are ours: its root, upper, work and what an overlay makes in it, tmp, shm.
+# Inodes of the store that are ours: its root, upper, work and an overlay's in it, tmp, shm.
 STORE_INODES = 7
 _EMPTY = "./var/empty"
 _LOWER, _MADE, _STORE = "./.lower", "./.made", "./.store"
@@ -200,7 +200,7 @@ def _own_proc() -> bool:
         if path.partition("/")[0] in present and os.path.lexists(f"./proc/{path}"):
             cover = _EMPTY if path in PROC_HIDDEN_FOLDERS else "./dev/null"
             tree = kernel.clone_tree(cover, recursive=False)
-            kernel.restrict_tree(tree, flags)
+            kernel.restrict_tree(tree, NO_SUID | NO_EXEC | READ_ONLY)
             kernel.attach_tree(tree, f"./proc/{path}")
             os.close(tree)
     return True

@@ -70,7 +70,7 @@ def person(request: pytest.FixtureRequest) -> Person:
 @pytest.fixture
 def place(person: Person) -> Iterator[Path]:
     """A folder of theirs, at a path that everybody may pass."""
-    folder = Path(tempfile.mkdtemp(prefix="walls-", dir="/var/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="walls-", dir="/var/tmp"))
     folder.chmod(0o755)
     if person.user is not None:
         os.chown(folder, person.user, person.user)

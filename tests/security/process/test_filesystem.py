@@ -1,4 +1,4 @@
-"""A program looks for the host's files, sockets and devices, and tries to write where it may not."""
+"""A program looks for files, sockets and devices of the host, and writes where it may not."""
 
 from __future__ import annotations
 
@@ -241,9 +241,9 @@ def test_nobody_answers_at_the_hosts_sockets_and_fifos(
         server.bind(name)
         server.listen()
         servers.append(server)
-    os.chmod(place / "data" / "socket", 0o777)
+    (place / "data" / "socket").chmod(0o777)
     os.mkfifo(place / "data" / "fifo")
-    os.chmod(place / "data" / "fifo", 0o666)
+    (place / "data" / "fifo").chmod(0o666)
     reader = os.open(place / "data" / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     try:
         mounts = [{"source": str(place / "data"), "target": "/data", "writable": False}]
@@ -274,7 +274,7 @@ def test_a_device_node_in_a_mount_is_no_device(behind: Run, place: Path, person:
     if os.geteuid() != 0:
         pytest.skip("needs root to make a device node")
     os.mknod(place / "zero", 0o020666, os.makedev(1, 5))
-    os.chmod(place / "zero", 0o666)
+    (place / "zero").chmod(0o666)
     mounts = [
         {"source": str(place), "target": "/read", "writable": False},
         {"source": str(place), "target": "/write", "writable": True},
@@ -283,5 +283,3 @@ def test_a_device_node_in_a_mount_is_no_device(behind: Run, place: Path, person:
     answer: dict[str, Any] = behind(["/bin/sh", "-c", script], mounts=mounts, workspace=str(place))
     assert answer["stdout"] == "/dev/zero\n"
     assert answer["stderr"].count("Permission denied") == 3
-
-
