@@ -25,13 +25,17 @@ _MS = 1_000_000
 _CPU_SOONEST_NS = 2 * _MS
 _TREE_NS = 20 * _MS
 # A tree of many processes takes long to walk. Up to here the walk may be put off, so that it takes
-# no more than a fiftieth of the time; limits come first beyond that.
+# no more than a hundredth of the time; limits come first beyond that.
 _TREE_LATEST_NS = 100 * _MS
-_TREE_SHARE = 50
+_TREE_SHARE = 100
+# A tree that has done nothing lately is looked at less often.
+_TREE_IDLE_NS = 60 * _MS
 _SAMPLE_FIRST_NS = 4 * _MS
 _SAMPLE_LATEST_NS = 250 * _MS
 # Reading the peak of each process is only worth it while they are few.
 _LOOKED_AT = 16
+# What the init may have grown by until it forked.
+_FLOOR_MARGIN_BYTES = 4 << 20
 _NEVER = 1 << 62
 
 
@@ -82,6 +86,8 @@ class Meters:
         self._disk_before = _used(upper)
         self._next_cpu_ns = self._next_tree_ns = self._next_sample_ns = _NEVER
         self._sample_every_ns = _SAMPLE_FIRST_NS
+        self._tree_every_ns = _TREE_NS
+        self._tree_cpu_ns = 0
         self._over_ns = 0
         self.next_ns = _NEVER
         self.watched = None if leaf is None or not self._memory_by_leaf else leaf.watch_oom()
@@ -145,8 +151,11 @@ class Meters:
         disk = max(0, _used(self._upper)[0] - self._disk_before[0])
         reading = self._tree.read(self._limits.memory_bytes, disk)
         ended = monotonic_ns()
+        idle = reading.cpu_ns == self._tree_cpu_ns
+        self._tree_cpu_ns = reading.cpu_ns
+        self._tree_every_ns = min(self._tree_every_ns * 3 // 2, _TREE_IDLE_NS) if idle else _TREE_NS
         pause = min((ended - started) * _TREE_SHARE, _TREE_LATEST_NS)
-        self._next_tree_ns = ended + max(_TREE_NS, pause)
+        self._next_tree_ns = ended + max(self._tree_every_ns, pause)
         self._threads = max(self._threads, reading.threads)
         self._largest = max(self._largest, reading.largest_bytes)
         over = None
@@ -239,7 +248,7 @@ class Meters:
         return "/proc tree, sampled"
 
     def _largest_of(self, maxrss_bytes: int, floor_bytes: int) -> tuple[int | None, str]:
-        if maxrss_bytes > max(floor_bytes, self._largest):
+        if maxrss_bytes > max(floor_bytes + _FLOOR_MARGIN_BYTES, self._largest):
             return maxrss_bytes, "rusage"
         return (self._largest, "VmHWM, sampled") if self._largest else (None, "")
 

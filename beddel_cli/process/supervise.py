@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
@@ -24,7 +25,7 @@ from beddel_cli.process.outer_terminal import OuterTerminal
 from beddel_cli.process.program import ProgramAnswer, TreeUsage
 from beddel_cli.process.signals import STOPPING
 from beddel_cli.process.streams import Inlet, Outlet, Pipes, Streams
-from beddel_cli.process.tree import Tree, parse_resident, parse_stat
+from beddel_cli.process.tree import Tree, own_cpu_ns, parse_resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ class _Run:
             self._fault = "the walls were never ready"
             return None, 0, 0
         try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                ticks = parse_stat(file.read()).own_ticks
+            spent_ns = own_cpu_ns(pid)
             with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
                 peak = parse_resident(file.read()).peak
             tree = None if {"memory", "cpuacct", "pids"} <= held.keys() else Tree(pid)
@@ -169,7 +169,7 @@ class _Run:
             # Without either source two limits would hold nobody: refuse to start.
             self._fault = f"the program's tree cannot be watched: {error}"
             return None, 0, 0
-        return tree, ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")), peak
+        return tree, spent_ns, peak
 
     def until_dead(self) -> None:
         """Start the program and relay, watch and end it until the init is dead."""
@@ -178,12 +178,15 @@ class _Run:
         self._started_ns = monotonic_ns()
         self._wall_ns = self._started_ns + self._limits.wall_ns
         if self._fault is None:
-            self._meters.begin(self._started_ns)
             self._launcher.go()
         while not self._dead:
             self._turn()
         self._read_events()
         self._ended_ns = self._ended_ns or monotonic_ns()
+        if self._launcher.pid is not None:
+            # Dead but not reaped: all that it spent itself is known now.
+            with suppress(OSError, ValueError, IndexError):
+                self._init_ns = own_cpu_ns(self._launcher.pid)
         if self._meters.ran_out_of_memory():
             self._end(limit="memory")
         if self._status is None and self._start_errno is None and not self._ending:
@@ -267,6 +270,8 @@ class _Run:
 
     def _note_event(self, event: Event) -> None:
         if event.kind == STARTED:
+            # Not before: until execve the program is a copy of the init.
+            self._meters.begin(monotonic_ns())
             return
         if event.kind == ENDED:
             self._status = event.status
