@@ -149,7 +149,8 @@ class Meters:
             return None
         started = monotonic_ns()
         disk = max(0, _used(self._upper)[0] - self._disk_before[0])
-        reading = self._tree.read(self._limits.memory_bytes, disk)
+        processes = self._limits.processes
+        reading = self._tree.read(self._limits.memory_bytes, processes + 1, disk)
         ended = monotonic_ns()
         idle = reading.cpu_ns == self._tree_cpu_ns
         self._tree_cpu_ns = reading.cpu_ns
@@ -168,8 +169,11 @@ class Meters:
         if not self._cpu_by_leaf:
             self._cpu_ns = max(self._cpu_ns, reading.cpu_ns)
             over = over or self._cpu_verdict()
-        if not self._processes_by_leaf and reading.threads >= self._limits.processes:
+        if not self._processes_by_leaf and reading.threads >= processes:
             self._reached.add("processes")
+            if reading.threads > processes:
+                # The rlimit that should hold here does not.
+                over = over or "processes"
         return over
 
     def _sample(self) -> None:

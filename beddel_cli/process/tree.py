@@ -139,14 +139,15 @@ class Tree:
         self._exact_ns = 0
         self._exact_at = 0
 
-    def read(self, limit_bytes: int, elsewhere_bytes: int = 0) -> Reading:
+    def read(self, limit_bytes: int, most_processes: int, elsewhere_bytes: int = 0) -> Reading:
         """Look at every process once.
 
         Args:
+            most_processes: look at no more; a fork bomb must not keep its watcher busy.
             limit_bytes: where the memory limit is; near it the exact figure is taken.
             elsewhere_bytes: memory of the tree's own file systems, in no process or in several.
         """
-        stats = self._walk()
+        stats = self._walk(most_processes)
         self._count_cpu(stats)
         residents = [found for stat in stats for found in _resident(stat.pid)]
         anonymous = sum(each.anonymous for each in residents)
@@ -205,11 +206,11 @@ class Tree:
         seen = self._gone_ticks + sum(now.values())
         self._cpu_ticks = max(self._cpu_ticks, told + adopted - self._base_ticks, seen)
 
-    def _walk(self) -> list[ProcessStat]:
+    def _walk(self, most: int) -> list[ProcessStat]:
         children = self._children if self._lists_children else _scan()
         found: dict[int, ProcessStat] = {}
         waiting = list(children(self._init, 1))
-        while waiting:
+        while waiting and len(found) < most:
             pid = waiting.pop()
             if pid in found:
                 continue

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 import pytest
 
+from beddel_cli.process.cgroup import Asked, make_leaf
+
 _CREATE_RULESET = 444
 _CLONE_NEWUSER = 0x10000000
 
@@ -58,23 +60,26 @@ def _full_device() -> str | None:
     return None if os.path.exists("/dev/full") else "needs /dev/full"
 
 
-def _user_namespaces() -> str | None:
-    """A child tries, since no setting says it all: sysctls, AppArmor, seccomp, limits."""
+def _cgroup() -> str | None:
+    """A leaf that limits memory, processes and CPUs, whatever the version."""
+    leaf, problems = make_leaf(Asked(64 << 20, 16, 500))
+    held = set(leaf.held) if leaf is not None else set()
+    if leaf is not None:
+        leaf.remove()
+    if held == {"memory", "pids", "cpu", "cpuacct"}:
+        return None
+    return "; ".join(f"{each.what}: {each.detail}: errno {each.errno}" for each in problems)
+
+
+def _process_namespace() -> str | None:
+    """A process-id namespace: as root, or in a user namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
-    child = os.fork()
-    if child == 0:
-        os._exit(min(ctypes.get_errno(), 125) if libc.unshare(_CLONE_NEWUSER) else 0)
-    _, status = os.waitpid(child, 0)
-    number = os.waitstatus_to_exitcode(status)
-    return None if number == 0 else f"user namespaces are refused: {os.strerror(number)}"
-
-
-def _system_python() -> str | None:
-    return None if os.path.exists("/usr/bin/python3") else "needs /usr/bin/python3 for the probes"
-
-
-def _compiler() -> str | None:
-    return None if shutil.which("cc") else "needs a C compiler"
+    pid = os.fork()
+    if pid == 0:
+        failed = libc.unshare(0x20000000 | (0 if os.geteuid() == 0 else 0x10000000))
+        os._exit(ctypes.get_errno() if failed else 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return f"no process-id namespace: {os.strerror(status)}" if status else None
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
@@ -85,9 +90,8 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,
-    "user-namespaces": _user_namespaces,
-    "system-python": _system_python,
-    "compiler": _compiler,
+    "cgroup": _cgroup,
+    "process-namespace": _process_namespace,
 }
 
 

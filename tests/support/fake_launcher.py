@@ -16,6 +16,7 @@ import socket
 import struct
 import termios
 from collections.abc import Sequence
+from contextlib import suppress
 
 from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED, Event
 
@@ -38,10 +39,12 @@ class FakeLauncher:
         terminal: bool = False,
         silent: bool = False,
         folder: str = "/",
+        processes: int | None = None,
     ) -> None:
         """Start the init, which waits for `go`.
 
         Args:
+            processes: RLIMIT_NPROC, which holds for an ordinary user only.
             silent: the init dies instead of reporting the end.
         """
         self.upper = upper
@@ -56,7 +59,7 @@ class FakeLauncher:
                 ours.close()
                 if slave >= 0:
                     stdio = (slave, slave, slave)
-                _outer(theirs, list(command), list(stdio), list(cgroup_files), silent, folder)
+                _outer(theirs, list(command), list(stdio), list(cgroup_files), silent, folder, processes)
             finally:
                 os._exit(70)
         theirs.close()
@@ -125,8 +128,14 @@ def _outer(
     cgroups: list[int],
     silent: bool,
     folder: str,
+    processes: int | None,
 ) -> None:
     """Make the namespace, fork the init, wait for it."""
+    kept = {0, 1, 2, talk.fileno(), *stdio, *cgroups}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):
+                os.close(int(name))
     _LIBC.prctl(_PDEATHSIG, signal.SIGKILL)
     flags = _NEWPID | (0 if os.geteuid() == 0 else _NEWUSER)
     if _LIBC.unshare(flags):
@@ -135,7 +144,7 @@ def _outer(
     if init == 0:
         try:
             _LIBC.prctl(_PDEATHSIG, signal.SIGKILL)
-            _init(talk, command, stdio, cgroups, silent, folder)
+            _init(talk, command, stdio, cgroups, silent, folder, processes)
         finally:
             os._exit(70)
     talk.send(struct.pack("<i", init))
@@ -161,6 +170,7 @@ def _init(
     cgroups: list[int],
     silent: bool,
     folder: str,
+    processes: int | None,
 ) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if not talk.recv(1):
@@ -169,7 +179,7 @@ def _init(
     program = os.fork()
     if program == 0:
         try:
-            _program(command, stdio, cgroups, folder)
+            _program(command, stdio, cgroups, folder, processes)
         except OSError as error:
             os.write(tells, struct.pack("<i", error.errno or 0))
         finally:
@@ -190,8 +200,16 @@ def _init(
             return
 
 
-def _program(command: list[str], stdio: list[int], cgroups: list[int], folder: str) -> None:
+def _program(
+    command: list[str],
+    stdio: list[int],
+    cgroups: list[int],
+    folder: str,
+    processes: int | None,
+) -> None:
     os.setsid()
+    if processes is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
