@@ -59,7 +59,15 @@ class FakeLauncher:
                 ours.close()
                 if slave >= 0:
                     stdio = (slave, slave, slave)
-                _outer(theirs, list(command), list(stdio), list(cgroup_files), silent, folder, processes)
+                _outer(
+                    theirs,
+                    list(command),
+                    list(stdio),
+                    list(cgroup_files),
+                    silent,
+                    folder,
+                    processes,
+                )
             finally:
                 os._exit(70)
         theirs.close()

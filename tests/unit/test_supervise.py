@@ -254,7 +254,9 @@ def test_output_is_cut_at_its_limit(stream: str, room: int, limit: str, with_lea
 
 def test_output_of_just_its_limit_is_no_ending(with_leaf: bool) -> None:
     limits = changed(LIMITS, output_bytes=6)
-    answer = Supervised(leaf=with_leaf, limits=limits).run(["sh", "-c", "printf abc; printf def >&2"])
+    answer = Supervised(leaf=with_leaf, limits=limits).run(
+        ["sh", "-c", "printf abc; printf def >&2"]
+    )
     assert ending(answer) == (0, None, None, None, None, None, False)
 
 
@@ -326,7 +328,9 @@ def test_descriptors_are_given_back() -> None:
 
 
 def test_no_process_is_left() -> None:
-    code = "import os,time\nfor i in range(5):\n if os.fork()==0:\n  os.setsid()\n  time.sleep(99)\n"
+    code = (
+        "import os,time\nfor i in range(5):\n if os.fork()==0:\n  os.setsid()\n  time.sleep(99)\n"
+    )
     run = Supervised(limits=SHORT)
     tree: list[int] = []
 
