@@ -1,0 +1,328 @@
+"""Open what a program will be shown, once, and judge what was opened.
+
+A source is opened with O_PATH, which touches nothing: no device is started, no FIFO waited for.
+Links are followed, and no magic link of /proc; from then on the descriptor is the source. Where it
+lies is read back from the descriptor, and the rules are applied to that, so exchanging folders or
+links between the judgement and the mount changes nothing. A descriptor that can no longer be found
+under the name the kernel gives for it (deleted, moved meanwhile) is refused.
+
+Sources: openat2(2), open(2) on O_PATH, proc(5) on /proc/PID/fd.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+from contextlib import suppress
+
+from beddel_cli.errors import BeddelError, JobError, NotFoundError, UsageError
+from beddel_cli.process.mount_rules import (
+    MountRequest,
+    Protected,
+    Source,
+    check_apart,
+    check_no_writer,
+    judge_reach,
+    judge_source,
+    judge_workspace,
+    refused,
+)
+from beddel_cli.process.program import Mount
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from beddel_cli.home import Places
+
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_AT_FDCWD = -100
+# Old filters of containers answer EPERM to a call they do not know.
+_NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
+_FLAGS = os.O_PATH | os.O_CLOEXEC
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@record
+class Reach:
+    """Where a job may name files, each folder by path and open descriptor.
+
+    Attributes:
+        own: the job's folder, in which relative names start; None for a job without one.
+        allowed: the folders of `--allow-path`.
+    """
+
+    own: tuple[str, int] | None
+    allowed: tuple[tuple[str, int], ...]
+
+
+@record
+class Opened:
+    """The workspace and the mounts of one program, judged and open. Use it in a `with`."""
+
+    workspace: Mount | None
+    mounts: tuple[Mount, ...]
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mount in (*self.mounts, *(() if self.workspace is None else (self.workspace,))):
+            os.close(mount.descriptor)
+
+
+def protected_folders(places: Places, environ: Mapping[str, str]) -> tuple[Protected, ...]:
+    """Give the folders never shown: the caller's home, and beddel's own with all in them."""
+    import pwd
+
+    homes = [environ.get("HOME", "")]
+    with suppress(KeyError):  # a user without an entry, as in containers, has only a HOME
+        homes.append(pwd.getpwuid(os.getuid()).pw_dir)
+    found = [
+        Protected("beddel's home", *_known(places.home), tree=True),
+        Protected("beddel's cache", *_known(places.cache), tree=True),
+    ]
+    # Many service accounts have a home that is not there, or `/`, which is refused anyway.
+    found += [
+        Protected("your home folder", *_known(home), tree=False)
+        for home in homes
+        if os.path.isabs(home) and os.path.isdir(home) and os.path.realpath(home) != "/"
+    ]
+    return tuple(found)
+
+
+def open_sources(
+    workspace: MountRequest | None,
+    mounts: Sequence[MountRequest],
+    protected: Sequence[Protected],
+    reach: Reach,
+    *,
+    write_back: bool = False,
+) -> Opened:
+    """Open the workspace and the mounts of a program, in order, and judge each.
+
+    Args:
+        reach: where those requests that come from a job may lie.
+        write_back: whether the run will put files into the workspace's own folder.
+
+    Raises:
+        RefusedError: one of them may not be shown.
+        NotFoundError: one of them is not there.
+        JobError, UsageError: one cannot be opened, or targets meet.
+    """
+    check_apart((*(() if workspace is None else (workspace,)), *mounts))
+    opened: list[Mount] = []
+    try:
+        for request in mounts:
+            opened.append(_open(request, protected, reach, changes=request.writable))
+        shown = None
+        if workspace is not None:
+            shown = _open(workspace, protected, reach, changes=write_back, is_workspace=True)
+            opened.append(shown)
+            pairs = zip(mounts, opened, strict=False)
+            check_no_writer(shown.source, [(r, m.source) for r, m in pairs if m.writable])
+    except BaseException:
+        for mount in opened:
+            os.close(mount.descriptor)
+        raise
+    return Opened(shown, tuple(opened[: len(mounts)]))
+
+
+def _open(
+    request: MountRequest,
+    protected: Sequence[Protected],
+    reach: Reach,
+    *,
+    changes: bool,
+    is_workspace: bool = False,
+) -> Mount:
+    start = _start(request, reach)
+    try:
+        descriptor = open_path(start, request.source)
+    except OSError as error:
+        raise _open_error(request, error) from error
+    try:
+        source = _describe(request, descriptor)
+        if request.by_job:
+            own = None if reach.own is None else _place_of(reach.own[1])
+            allowed = [place for _, fd in reach.allowed if (place := _place_of(fd)) is not None]
+            judge_reach(request, source.path, own, allowed, changes=changes)
+        (judge_workspace if is_workspace else judge_source)(request, source, protected)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Mount(
+        source=source.path,
+        descriptor=descriptor,
+        target=request.target,
+        writable=request.writable,
+        folder=source.kind == "folder",
+    )
+
+
+def _start(request: MountRequest, reach: Reach) -> int:
+    """Give the folder in which a request's relative source starts."""
+    if not request.by_job:
+        return _AT_FDCWD
+    if reach.own is not None:
+        return reach.own[1]
+    if os.path.isabs(request.source):
+        return _AT_FDCWD
+    raise JobError(
+        f"{request.source!r} is relative, and this job comes from no folder",
+        place=request.place,
+        expected="an absolute path",
+        got=request.source,
+    )
+
+
+def open_path(start: int, path: str) -> int:
+    """Open what a path leads to, following links but none of the magic ones of /proc.
+
+    Raises:
+        OSError: as openat2(2).
+    """
+    how = struct.pack("<QQQ", _FLAGS, 0, _RESOLVE_NO_MAGICLINKS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    descriptor = libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(start),
+        os.fsencode(path),
+        how,
+        ctypes.c_size_t(len(how)),
+    )
+    if descriptor >= 0:
+        return int(descriptor)
+    number = ctypes.get_errno()
+    if number not in _NO_OPENAT2:
+        raise OSError(number, os.strerror(number))
+    return _open_by_steps(start, path)
+
+
+def _open_by_steps(start: int, path: str) -> int:
+    """Do the same without openat2: resolve to a path without links, then open that path.
+
+    The path may be out of date by then, and a link on it is an error: it decides what is tried,
+    and what is opened is judged like anything else.
+    """
+    base = "" if start == _AT_FDCWD else _place_of(start)
+    if base is None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    resolved = os.path.realpath(os.path.join(base, path), strict=True)
+    here = os.open("/", _FLAGS)
+    for part in filter(None, resolved.split("/")):
+        try:
+            there = os.open(part, _FLAGS | os.O_NOFOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = there
+    return here
+
+
+def _describe(request: MountRequest, descriptor: int) -> Source:
+    path = _place_of(descriptor)
+    if path is None:
+        raise refused(
+            request,
+            "it was moved or deleted while it was opened, or lies outside of what is visible here",
+            "name a folder that stays where it is",
+        )
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode), "of an unknown kind")
+    chain = chain_of(descriptor, path)
+    return Source(path, chain, kind, file_system(descriptor), os.geteuid() == 0)
+
+
+def _place_of(descriptor: int) -> str | None:
+    """Give the path of what is open, None if it cannot be found there."""
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    if not path.startswith("/"):
+        return None
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    here = os.fstat(descriptor)
+    # A folder really called `x (deleted)` passes, and a deleted `x` does not.
+    return path if (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino) else None
+
+
+def chain_of(descriptor: int, path: str) -> tuple[tuple[int, int], ...]:
+    """Give the identities of what is open and of every folder above it, `/` last.
+
+    Folders are found by going up, from the descriptor itself; a file's own by its path.
+    """
+    status = os.fstat(descriptor)
+    chain = [(status.st_dev, status.st_ino)]
+    if stat.S_ISDIR(status.st_mode):
+        here = os.open("..", _FLAGS, dir_fd=descriptor)
+    else:
+        here = os.open(os.path.dirname(path), _FLAGS)
+    try:
+        while True:
+            status = os.fstat(here)
+            if (status.st_dev, status.st_ino) == chain[-1]:
+                return tuple(chain)
+            chain.append((status.st_dev, status.st_ino))
+            there = os.open("..", _FLAGS, dir_fd=here)
+            os.close(here)
+            here = there
+    finally:
+        os.close(here)
+
+
+def _known(path: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Give the path without links and the chain of a folder of ours; no chain if it is not there.
+
+    A folder above it that is there still counts by identity: a bind mount of it holds the place.
+    """
+    real = os.path.realpath(path)
+    try:
+        descriptor = os.open(real, _FLAGS)
+    except OSError:
+        parent = os.path.dirname(real)
+        if parent == real:
+            return real, ()
+        # No identity of its own, so none can be equal to it.
+        return real, ((-1, -1), *_known(parent)[1])
+    try:
+        return real, chain_of(descriptor, real)
+    finally:
+        os.close(descriptor)
+
+
+def file_system(descriptor: int) -> int:
+    """Give the kind of file system something lies on: f_type of statfs(2)."""
+    # f_type is the first word of struct statfs, which is 120 bytes long.
+    answer = (ctypes.c_long * 32)()
+    if ctypes.CDLL(None, use_errno=True).fstatfs(ctypes.c_int(descriptor), answer):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(answer[0])
+
+
+def _open_error(request: MountRequest, error: OSError) -> BeddelError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError(f"nothing to mount at {request.source!r}", place=request.place)
+    if error.errno == errno.ELOOP:
+        return refused(
+            request,
+            "it leads through a link of /proc, or through links without an end",
+            "name the folder itself",
+        )
+    kind = JobError if request.by_job else UsageError
+    why = error.strerror or str(error)
+    return kind(f"cannot open {request.source!r} for a mount: {why}", place=request.place)
