@@ -566,14 +566,13 @@ def _copy(source: int, target: int, size: int) -> tuple[int, str]:
     zeros = bytes(_CHUNK)
     position = 0
     while position < size:
-        data = _next_data(source, position, size)
+        data = _next(os.SEEK_DATA, source, position, size)
         while position < data:
             step = min(_CHUNK, data - position)
             digest.update(zeros[:step] if step < _CHUNK else zeros)
             position += step
-        if position >= size:
-            break
-        part = os.pread(source, min(_CHUNK, size - position), position)
+        end = _next(os.SEEK_HOLE, source, position, size)
+        part = os.pread(source, min(_CHUNK, end - position), position)
         if not part:
             break
         rest = memoryview(part)
@@ -585,17 +584,15 @@ def _copy(source: int, target: int, size: int) -> tuple[int, str]:
     return position, digest.hexdigest()
 
 
-def _next_data(source: int, position: int, size: int) -> int:
-    """Give where the next data begins, `size` when there is none."""
+def _next(what: int, source: int, position: int, size: int) -> int:
+    """Give where the next data, or the next hole, begins; `size` when there is none before that."""
     try:
-        return min(os.lseek(source, position, os.SEEK_DATA), size)
+        return min(os.lseek(source, position, what), size)
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            # Nothing but a hole from here on, or the file has become shorter.
-            return min(max(os.fstat(source).st_size, position), size)
-        if error.errno == errno.EINVAL:
-            return position
-        raise
+        if error.errno != errno.ENXIO:
+            raise
+        # Nothing but a hole from here to the end, or the end is already behind us.
+        return min(max(os.fstat(source).st_size, position), size)
 
 
 def _open_own(parent: int, name: bytes | str) -> int:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -60,26 +61,19 @@ def _full_device() -> str | None:
     return None if os.path.exists("/dev/full") else "needs /dev/full"
 
 
-def _cgroup() -> str | None:
-    """A leaf that limits memory, processes and CPUs, whatever the version."""
-    leaf, problems = make_leaf(Asked(64 << 20, 16, 500))
-    held = set(leaf.held) if leaf is not None else set()
-    if leaf is not None:
-        leaf.remove()
-    if held == {"memory", "pids", "cpu", "cpuacct"}:
-        return None
-    return "; ".join(f"{each.what}: {each.detail}: errno {each.errno}" for each in problems)
-
-
-def _process_namespace() -> str | None:
-    """A process-id namespace: as root, or in a user namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    pid = os.fork()
-    if pid == 0:
-        failed = libc.unshare(0x20000000 | (0 if os.geteuid() == 0 else 0x10000000))
-        os._exit(ctypes.get_errno() if failed else 0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return f"no process-id namespace: {os.strerror(status)}" if status else None
+def _overlay() -> str | None:
+    """An overlay with `userxattr` in a mount namespace of our own."""
+    if shutil.which("unshare") is None:
+        return "needs unshare(1)"
+    namespaces = "-m" if os.geteuid() == 0 else "-Urm"
+    script = (
+        "d=$(mktemp -d) && mount -t tmpfs tmpfs $d && mkdir $d/l $d/u $d/w $d/m && mount -t overlay"
+        " -o lowerdir=$d/l,upperdir=$d/u,workdir=$d/w,userxattr overlay $d/m; code=$?;"
+        " cd /; umount -l $d; rmdir $d; exit $code"
+    )
+    command = ["unshare", namespaces, "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else f"no overlay: {done.stderr.strip()}"
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
@@ -90,8 +84,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,
-    "cgroup": _cgroup,
-    "process-namespace": _process_namespace,
+    "overlay": _overlay,
 }
 
 
