@@ -14,6 +14,8 @@ supervisor's word starts the program, which inherits the loss.
     cgroup      a leaf of its own for the program's tree, where one may be made
     tree        the same figures from /proc where none may
     supervise   clock, streams, limits and endings of a running program
-    collect     what the program left, taken out after its last process is dead
-    mount_rules which host folders may be shown at all (pure), and opening them safely
+    collect     what the program left, taken out after its last process is dead; collect_rules
+                (pure) says what of it is taken
+    mount_rules which host files and folders may be shown at all (pure)
+    mount_sources opening them, once, and judging what was opened
 """

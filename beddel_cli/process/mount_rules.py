@@ -16,6 +16,7 @@ shows cannot be told from a folder of its own; only root can make one.
 from __future__ import annotations
 
 from beddel_cli.errors import BeddelError, JobError, RefusedError, UsageError
+from beddel_cli.job import WORKSPACE, ShownPath
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]
 
-DEFAULT_WORKSPACE = "/workspace"
 _MODES = ("ro", "rw")
-_WORKSPACE_MODES = ("overlay", "ro")
 _TARGET_BYTES = 1024
 _NAME_BYTES = 255
 # What the sandbox has of its own.
@@ -68,29 +67,6 @@ KERNEL_FILE_SYSTEMS = {
 
 
 @record
-class MountRequest:
-    """One mount, or the workspace, as it was asked for.
-
-    Attributes:
-        source: as it was written; relative to the working folder, or to the folder of the job.
-        target: absolute, normalised path inside.
-        writable: for a mount, whether changes reach the host. For a workspace, whether the program
-            may write at all; what it writes goes to an overlay either way.
-        place: where in the job it stands; None when it is from the command line.
-    """
-
-    source: str
-    target: str
-    writable: bool
-    place: Place | None = None
-
-    @property
-    def by_job(self) -> bool:
-        """Whether a job, which is not trusted, asks for it."""
-        return self.place is not None
-
-
-@record
 class Protected:
     """A folder that is never shown: itself, and whatever has it inside.
 
@@ -126,7 +102,7 @@ class Source:
     by_root: bool
 
 
-def parse_mount(text: str) -> MountRequest:
+def parse_mount(text: str) -> ShownPath:
     """Read `HOST:GUEST[:ro|rw]` of `--mount`; `ro` unless told otherwise.
 
     The text is taken apart from its end, so HOST may hold colons, and GUEST holds none.
@@ -154,11 +130,11 @@ def parse_mount(text: str) -> MountRequest:
             hint=hint and "the modes are ro and rw, after the GUEST path",
         )
     _check_source_text(source, None)
-    check_target(target, None)
-    return MountRequest(source, target, mode == "rw")
+    _check_target(target, None)
+    return ShownPath(source, target, mode, None)
 
 
-def parse_workspace(text: str) -> MountRequest:
+def parse_workspace(text: str) -> ShownPath:
     """Read `DIR[:GUEST[:ro]]` of `--workspace`; an overlay at /workspace unless told otherwise.
 
     A DIR that holds a colon needs its GUEST written out.
@@ -172,15 +148,15 @@ def parse_workspace(text: str) -> MountRequest:
     rest = head if read_only else text
     source, colon, target = rest.rpartition(":")
     if not colon and not read_only:
-        source, target = rest, DEFAULT_WORKSPACE
+        source, target = rest, WORKSPACE
     elif not target.startswith("/") or not source:
         hint = None
         if last == "rw":
             hint = "changes are collected with --results DIR or put back with --write-back"
         elif read_only:
-            hint = f"write {head}:{DEFAULT_WORKSPACE}:ro"
+            hint = f"write {head}:{WORKSPACE}:ro"
         elif source:
-            hint = f"write {text}:{DEFAULT_WORKSPACE} for a folder with a colon in its name"
+            hint = f"write {text}:{WORKSPACE} for a folder with a colon in its name"
         raise UsageError(
             f"--workspace {text!r} does not say where the program sees it",
             expected=form,
@@ -188,56 +164,22 @@ def parse_workspace(text: str) -> MountRequest:
             hint=hint,
         )
     _check_source_text(source, None)
-    check_target(target, None)
-    return MountRequest(source, target, not read_only)
+    _check_target(target, None)
+    return ShownPath(source, target, "ro" if read_only else "overlay", None)
 
 
-def mount_of_job(source: object, target: object, mode: object, place: Place) -> MountRequest:
-    """Read one entry of a job's `mounts`; a mode of None is `ro`.
+def check_requests(requests: Sequence[ShownPath]) -> None:
+    """Let only plain absolute targets pass that cover nothing of the sandbox's own, nor each other.
 
-    Raises:
-        JobError: a value is of the wrong type or form.
-    """
-    mode = _job_mode(mode, _MODES, "ro", place)
-    return MountRequest(_job_source(source, place), _job_target(target, place), mode == "rw", place)
-
-
-def workspace_of_job(source: object, target: object, mode: object, place: Place) -> MountRequest:
-    """Read a job's `workspace`; None stands for the target /workspace and the mode `overlay`.
+    The workspace is one of the requests.
 
     Raises:
-        JobError: a value is of the wrong type or form.
-    """
-    mode = _job_mode(mode, _WORKSPACE_MODES, "overlay", place)
-    target = DEFAULT_WORKSPACE if target is None else target
-    return MountRequest(
-        _job_source(source, place), _job_target(target, place), mode == "overlay", place
-    )
-
-
-def check_target(target: str, place: Place | None) -> None:
-    """Let only a plain absolute path pass that covers nothing of the sandbox's own.
-
-    Raises:
-        JobError, UsageError: it is something else; which one, by who asks.
-    """
-    problem = _target_problem(target)
-    if problem is not None:
-        raise _wrong(
-            f"{target!r} cannot be a mount's target: {problem}",
-            place,
-            expected="a path such as /data",
-            got=target,
-        )
-
-
-def check_apart(requests: Sequence[MountRequest]) -> None:
-    """Let no target be another, or lie in another; the workspace is one of the requests.
-
-    Raises:
-        JobError, UsageError: two of them meet; which one, by who asks for the later.
+        JobError, UsageError: a target is something else, or lies in another; which one, by who
+            asks for it.
     """
     for index, request in enumerate(requests):
+        _check_source_text(request.source, request.place)
+        _check_target(request.target, request.place)
         for earlier in requests[:index]:
             if not overlap(request.target, earlier.target):
                 continue
@@ -253,20 +195,20 @@ def check_apart(requests: Sequence[MountRequest]) -> None:
             )
 
 
-def judge_source(request: MountRequest, source: Source, protected: Sequence[Protected]) -> None:
+def judge_source(request: ShownPath, source: Source, protected: Sequence[Protected]) -> None:
     """Let only a file or folder pass that may be shown; `rw` needs more than `ro`.
 
     Raises:
         RefusedError: it may not, with what it is.
     """
     problem = _source_problem(source, protected)
-    if problem is None and request.writable:
+    if problem is None and request.mode == "rw":
         problem = _write_problem(source)
     if problem is not None:
         raise refused(request, problem, "name the one folder beneath it that the program needs")
 
 
-def judge_workspace(request: MountRequest, source: Source, protected: Sequence[Protected]) -> None:
+def judge_workspace(request: ShownPath, source: Source, protected: Sequence[Protected]) -> None:
     """Let only a folder pass that may be shown; what is written to an overlay stays there.
 
     Raises:
@@ -280,7 +222,7 @@ def judge_workspace(request: MountRequest, source: Source, protected: Sequence[P
 
 
 def judge_reach(
-    request: MountRequest,
+    request: ShownPath,
     path: str,
     own: str | None,
     allowed: Sequence[str],
@@ -310,7 +252,7 @@ def judge_reach(
     raise refused(request, found, "run with --allow-path DIR, a folder that holds it")
 
 
-def check_no_writer(workspace: str, writable: Sequence[tuple[MountRequest, str]]) -> None:
+def check_no_writer(workspace: str, writable: Sequence[tuple[ShownPath, str]]) -> None:
     """Keep the workspace's own folder from changing beneath its overlay.
 
     Raises:
@@ -327,13 +269,12 @@ def check_no_writer(workspace: str, writable: Sequence[tuple[MountRequest, str]]
             )
 
 
-def refused(request: MountRequest, found: str, fix: str) -> RefusedError:
+def refused(request: ShownPath, found: str, fix: str) -> RefusedError:
     """Give the refusal of one request."""
-    mode = "rw" if request.writable else "ro"
     return RefusedError(
         f"{request.source!r} cannot be shown to a program: {found}",
         reason="files",
-        needs=f"{request.source!r} at {request.target} ({mode})",
+        needs=f"{request.source!r} at {request.target} ({request.mode})",
         found=found,
         fix=fix,
         place=request.place,
@@ -372,32 +313,15 @@ def _check_source_text(source: str, place: Place | None) -> None:
         raise _wrong(f"no file can have the name {source!r}", place, expected="a file or folder")
 
 
-def _job_source(source: object, place: Place) -> str:
-    if not isinstance(source, str):
-        raise JobError(
-            "a mount's source is not a text", place=place, expected="a path", got=repr(source)
+def _check_target(target: str, place: Place | None) -> None:
+    problem = _target_problem(target)
+    if problem is not None:
+        raise _wrong(
+            f"{target!r} cannot be a mount's target: {problem}",
+            place,
+            expected="a path such as /data",
+            got=target,
         )
-    _check_source_text(source, place)
-    return source
-
-
-def _job_target(target: object, place: Place) -> str:
-    if not isinstance(target, str):
-        raise JobError(
-            "a mount's target is not a text", place=place, expected="a path", got=repr(target)
-        )
-    check_target(target, place)
-    return target
-
-
-def _job_mode(mode: object, modes: tuple[str, ...], default: str, place: Place) -> str:
-    if mode is None:
-        return default
-    if mode not in modes:
-        raise JobError(
-            f"unknown mode {mode!r}", place=place, expected=" or ".join(modes), got=str(mode)
-        )
-    return str(mode)
 
 
 def _target_problem(target: str) -> str | None:

@@ -20,11 +20,10 @@ from contextlib import suppress
 
 from beddel_cli.errors import BeddelError, JobError, NotFoundError, UsageError
 from beddel_cli.process.mount_rules import (
-    MountRequest,
     Protected,
     Source,
-    check_apart,
     check_no_writer,
+    check_requests,
     judge_reach,
     judge_source,
     judge_workspace,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from beddel_cli.home import Places
+    from beddel_cli.job import ShownPath
 
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -91,22 +91,20 @@ def protected_folders(places: Places, environ: Mapping[str, str]) -> tuple[Prote
     homes = [environ.get("HOME", "")]
     with suppress(KeyError):  # a user without an entry, as in containers, has only a HOME
         homes.append(pwd.getpwuid(os.getuid()).pw_dir)
-    found = [
-        Protected("beddel's home", *_known(places.home), tree=True),
-        Protected("beddel's cache", *_known(places.cache), tree=True),
-    ]
     # Many service accounts have a home that is not there, or `/`, which is refused anyway.
-    found += [
+    found = [
         Protected("your home folder", *_known(home), tree=False)
         for home in homes
         if os.path.isabs(home) and os.path.isdir(home) and os.path.realpath(home) != "/"
     ]
+    found.append(Protected("beddel's home", *_known(places.home), tree=True))
+    found.append(Protected("beddel's cache", *_known(places.cache), tree=True))
     return tuple(found)
 
 
 def open_sources(
-    workspace: MountRequest | None,
-    mounts: Sequence[MountRequest],
+    workspace: ShownPath | None,
+    mounts: Sequence[ShownPath],
     protected: Sequence[Protected],
     reach: Reach,
     *,
@@ -123,11 +121,11 @@ def open_sources(
         NotFoundError: one of them is not there.
         JobError, UsageError: one cannot be opened, or targets meet.
     """
-    check_apart((*(() if workspace is None else (workspace,)), *mounts))
+    check_requests((*(() if workspace is None else (workspace,)), *mounts))
     opened: list[Mount] = []
     try:
         for request in mounts:
-            opened.append(_open(request, protected, reach, changes=request.writable))
+            opened.append(_open(request, protected, reach, changes=request.mode == "rw"))
         shown = None
         if workspace is not None:
             shown = _open(workspace, protected, reach, changes=write_back, is_workspace=True)
@@ -142,7 +140,7 @@ def open_sources(
 
 
 def _open(
-    request: MountRequest,
+    request: ShownPath,
     protected: Sequence[Protected],
     reach: Reach,
     *,
@@ -156,7 +154,7 @@ def _open(
         raise _open_error(request, error) from error
     try:
         source = _describe(request, descriptor)
-        if request.by_job:
+        if request.place is not None:
             own = None if reach.own is None else _place_of(reach.own[1])
             allowed = [place for _, fd in reach.allowed if (place := _place_of(fd)) is not None]
             judge_reach(request, source.path, own, allowed, changes=changes)
@@ -168,14 +166,14 @@ def _open(
         source=source.path,
         descriptor=descriptor,
         target=request.target,
-        writable=request.writable,
+        writable=request.mode != "ro",
         folder=source.kind == "folder",
     )
 
 
-def _start(request: MountRequest, reach: Reach) -> int:
+def _start(request: ShownPath, reach: Reach) -> int:
     """Give the folder in which a request's relative source starts."""
-    if not request.by_job:
+    if request.place is None:
         return _AT_FDCWD
     if reach.own is not None:
         return reach.own[1]
@@ -233,7 +231,7 @@ def _open_by_steps(start: int, path: str) -> int:
     return here
 
 
-def _describe(request: MountRequest, descriptor: int) -> Source:
+def _describe(request: ShownPath, descriptor: int) -> Source:
     path = _place_of(descriptor)
     if path is None:
         raise refused(
@@ -314,7 +312,7 @@ def file_system(descriptor: int) -> int:
     return int(answer[0])
 
 
-def _open_error(request: MountRequest, error: OSError) -> BeddelError:
+def _open_error(request: ShownPath, error: OSError) -> BeddelError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError(f"nothing to mount at {request.source!r}", place=request.place)
     if error.errno == errno.ELOOP:
@@ -323,6 +321,6 @@ def _open_error(request: MountRequest, error: OSError) -> BeddelError:
             "it leads through a link of /proc, or through links without an end",
             "name the folder itself",
         )
-    kind = JobError if request.by_job else UsageError
+    kind = UsageError if request.place is None else JobError
     why = error.strerror or str(error)
     return kind(f"cannot open {request.source!r} for a mount: {why}", place=request.place)

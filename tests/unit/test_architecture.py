@@ -78,11 +78,17 @@ ALLOWED: dict[str, set[str]] = {
     "starter": {*BOTTOM, "files", "home"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
+    "process.program": {"record"},
+    "process.mount_rules": {*BOTTOM, "job"},
+    "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
+    "process.collect_rules": {"record"},
+    "process.collect": {*BOTTOM, "home", "process.collect_rules"},
 }
 STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
-    *("process.filter", "process.program"),
+    *("profile_comparison", "explain", "render_explain", "render_profiles"),
+    *("process.mount_rules", "process.collect_rules"),
 )
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
