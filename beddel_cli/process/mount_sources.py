@@ -44,6 +44,8 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _AT_FDCWD = -100
 # Old filters of containers answer EPERM to a call they do not know.
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
+# Identities of what is not there, or cannot be looked at, which nothing else has.
+_NOT_THERE, _NOT_KNOWN = (-1, -1), (-2, -2)
 _FLAGS = os.O_PATH | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: "file",
@@ -93,13 +95,18 @@ def protected_folders(places: Places, environ: Mapping[str, str]) -> tuple[Prote
         homes.append(pwd.getpwuid(os.getuid()).pw_dir)
     # Many service accounts have a home that is not there, or `/`, which is refused anyway.
     found = [
-        Protected("your home folder", *_known(home), tree=False)
+        _protected("your home folder", home, tree=False)
         for home in homes
         if os.path.isabs(home) and os.path.isdir(home) and os.path.realpath(home) != "/"
     ]
-    found.append(Protected("beddel's home", *_known(places.home), tree=True))
-    found.append(Protected("beddel's cache", *_known(places.cache), tree=True))
+    found.append(_protected("beddel's home", places.home, tree=True))
+    found.append(_protected("beddel's cache", places.cache, tree=True))
     return tuple(found)
+
+
+def _protected(what: str, path: str, *, tree: bool) -> Protected:
+    real = os.path.realpath(path)
+    return Protected(what, real, _chain(real, _NOT_THERE), tree)
 
 
 def open_sources(
@@ -240,8 +247,7 @@ def _describe(request: ShownPath, descriptor: int) -> Source:
             "name a folder that stays where it is",
         )
     kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode), "of an unknown kind")
-    chain = chain_of(descriptor, path)
-    return Source(path, chain, kind, file_system(descriptor), os.geteuid() == 0)
+    return Source(path, _chain(path, _NOT_KNOWN), kind, _file_system(descriptor), os.geteuid() == 0)
 
 
 def _place_of(descriptor: int) -> str | None:
@@ -258,51 +264,21 @@ def _place_of(descriptor: int) -> str | None:
     return path if (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino) else None
 
 
-def chain_of(descriptor: int, path: str) -> tuple[tuple[int, int], ...]:
-    """Give the identities of what is open and of every folder above it, `/` last.
-
-    Folders are found by going up, from the descriptor itself; a file's own by its path.
-    """
-    status = os.fstat(descriptor)
-    chain = [(status.st_dev, status.st_ino)]
-    if stat.S_ISDIR(status.st_mode):
-        here = os.open("..", _FLAGS, dir_fd=descriptor)
-    else:
-        here = os.open(os.path.dirname(path), _FLAGS)
-    try:
-        while True:
-            status = os.fstat(here)
-            if (status.st_dev, status.st_ino) == chain[-1]:
-                return tuple(chain)
+def _chain(path: str, missing: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Give the identities of a path without links and of every folder above it, `/` last."""
+    chain = []
+    while True:
+        try:
+            status = os.stat(path, follow_symlinks=False)
             chain.append((status.st_dev, status.st_ino))
-            there = os.open("..", _FLAGS, dir_fd=here)
-            os.close(here)
-            here = there
-    finally:
-        os.close(here)
+        except OSError:
+            chain.append(missing)
+        if path == "/":
+            return tuple(chain)
+        path = os.path.dirname(path)
 
 
-def _known(path: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Give the path without links and the chain of a folder of ours; no chain if it is not there.
-
-    A folder above it that is there still counts by identity: a bind mount of it holds the place.
-    """
-    real = os.path.realpath(path)
-    try:
-        descriptor = os.open(real, _FLAGS)
-    except OSError:
-        parent = os.path.dirname(real)
-        if parent == real:
-            return real, ()
-        # No identity of its own, so none can be equal to it.
-        return real, ((-1, -1), *_known(parent)[1])
-    try:
-        return real, chain_of(descriptor, real)
-    finally:
-        os.close(descriptor)
-
-
-def file_system(descriptor: int) -> int:
+def _file_system(descriptor: int) -> int:
     """Give the kind of file system something lies on: f_type of statfs(2)."""
     # f_type is the first word of struct statfs, which is 120 bytes long.
     answer = (ctypes.c_long * 32)()

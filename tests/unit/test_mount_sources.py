@@ -286,7 +286,7 @@ protected = protected_folders(places, {{"HOME": base + "/me"}})
 for name, where in (("root", "/"), ("home", base + "/me"), ("keys", base + "/me/.beddel"),
                     ("good", base + "/plain")):
     os.mkdir(f"{{base}}/{{name}}")
-    subprocess.run(["mount", "--bind", where, f"{{base}}/{{name}}"], check=True)
+    subprocess.run(["mount", "--rbind", where, f"{{base}}/{{name}}"], check=True)
     try:
         opened([ask(f"{{base}}/{{name}}")], protected).__exit__()
         print(name, "shown")
