@@ -16,7 +16,6 @@ shows cannot be told from a folder of its own; only root can make one.
 from __future__ import annotations
 
 from beddel_cli.errors import BeddelError, JobError, RefusedError, UsageError
-from beddel_cli.job import WORKSPACE, ShownPath
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]
 
+DEFAULT_WORKSPACE = "/workspace"
 _MODES = ("ro", "rw")
+_WORKSPACE_MODES = ("overlay", "ro")
 _TARGET_BYTES = 1024
 _NAME_BYTES = 255
 # What the sandbox has of its own.
@@ -67,6 +68,29 @@ KERNEL_FILE_SYSTEMS = {
 
 
 @record
+class MountRequest:
+    """One mount, or the workspace, as it was asked for.
+
+    Attributes:
+        source: as it was written; relative to the working folder, or to the folder of the job.
+        target: absolute, normalised path inside.
+        writable: for a mount, whether changes reach the host. For a workspace, whether the program
+            may write at all; what it writes goes to an overlay either way.
+        place: where in the job it stands; None when it is from the command line.
+    """
+
+    source: str
+    target: str
+    writable: bool
+    place: Place | None = None
+
+    @property
+    def by_job(self) -> bool:
+        """Whether a job, which is not trusted, asks for it."""
+        return self.place is not None
+
+
+@record
 class Protected:
     """A folder that is never shown: itself, and whatever has it inside.
 
@@ -102,7 +126,7 @@ class Source:
     by_root: bool
 
 
-def parse_mount(text: str) -> ShownPath:
+def parse_mount(text: str) -> MountRequest:
     """Read `HOST:GUEST[:ro|rw]` of `--mount`; `ro` unless told otherwise.
 
     The text is taken apart from its end, so HOST may hold colons, and GUEST holds none.
@@ -131,10 +155,10 @@ def parse_mount(text: str) -> ShownPath:
         )
     _check_source_text(source, None)
     _check_target(target, None)
-    return ShownPath(source, target, mode, None)
+    return MountRequest(source, target, mode == "rw")
 
 
-def parse_workspace(text: str) -> ShownPath:
+def parse_workspace(text: str) -> MountRequest:
     """Read `DIR[:GUEST[:ro]]` of `--workspace`; an overlay at /workspace unless told otherwise.
 
     A DIR that holds a colon needs its GUEST written out.
@@ -148,15 +172,15 @@ def parse_workspace(text: str) -> ShownPath:
     rest = head if read_only else text
     source, colon, target = rest.rpartition(":")
     if not colon and not read_only:
-        source, target = rest, WORKSPACE
+        source, target = rest, DEFAULT_WORKSPACE
     elif not target.startswith("/") or not source:
         hint = None
         if last == "rw":
             hint = "changes are collected with --results DIR or put back with --write-back"
         elif read_only:
-            hint = f"write {head}:{WORKSPACE}:ro"
+            hint = f"write {head}:{DEFAULT_WORKSPACE}:ro"
         elif source:
-            hint = f"write {text}:{WORKSPACE} for a folder with a colon in its name"
+            hint = f"write {text}:{DEFAULT_WORKSPACE} for a folder with a colon in its name"
         raise UsageError(
             f"--workspace {text!r} does not say where the program sees it",
             expected=form,
@@ -165,10 +189,33 @@ def parse_workspace(text: str) -> ShownPath:
         )
     _check_source_text(source, None)
     _check_target(target, None)
-    return ShownPath(source, target, "ro" if read_only else "overlay", None)
+    return MountRequest(source, target, not read_only)
 
 
-def check_requests(requests: Sequence[ShownPath]) -> None:
+def mount_of_job(source: object, target: object, mode: object, place: Place) -> MountRequest:
+    """Read one entry of a job's `mounts`; a mode of None is `ro`.
+
+    Raises:
+        JobError: a value is of the wrong type or form.
+    """
+    mode = _job_mode(mode, _MODES, "ro", place)
+    return MountRequest(_job_source(source, place), _job_target(target, place), mode == "rw", place)
+
+
+def workspace_of_job(source: object, target: object, mode: object, place: Place) -> MountRequest:
+    """Read a job's `workspace`; None stands for the target /workspace and the mode `overlay`.
+
+    Raises:
+        JobError: a value is of the wrong type or form.
+    """
+    mode = _job_mode(mode, _WORKSPACE_MODES, "overlay", place)
+    target = DEFAULT_WORKSPACE if target is None else target
+    return MountRequest(
+        _job_source(source, place), _job_target(target, place), mode == "overlay", place
+    )
+
+
+def check_requests(requests: Sequence[MountRequest]) -> None:
     """Let only plain absolute targets pass that cover nothing of the sandbox's own, nor each other.
 
     The workspace is one of the requests.
@@ -195,20 +242,20 @@ def check_requests(requests: Sequence[ShownPath]) -> None:
             )
 
 
-def judge_source(request: ShownPath, source: Source, protected: Sequence[Protected]) -> None:
+def judge_source(request: MountRequest, source: Source, protected: Sequence[Protected]) -> None:
     """Let only a file or folder pass that may be shown; `rw` needs more than `ro`.
 
     Raises:
         RefusedError: it may not, with what it is.
     """
     problem = _source_problem(source, protected)
-    if problem is None and request.mode == "rw":
+    if problem is None and request.writable:
         problem = _write_problem(source)
     if problem is not None:
         raise refused(request, problem, "name the one folder beneath it that the program needs")
 
 
-def judge_workspace(request: ShownPath, source: Source, protected: Sequence[Protected]) -> None:
+def judge_workspace(request: MountRequest, source: Source, protected: Sequence[Protected]) -> None:
     """Let only a folder pass that may be shown; what is written to an overlay stays there.
 
     Raises:
@@ -222,7 +269,7 @@ def judge_workspace(request: ShownPath, source: Source, protected: Sequence[Prot
 
 
 def judge_reach(
-    request: ShownPath,
+    request: MountRequest,
     path: str,
     own: str | None,
     allowed: Sequence[str],
@@ -252,7 +299,7 @@ def judge_reach(
     raise refused(request, found, "run with --allow-path DIR, a folder that holds it")
 
 
-def check_no_writer(workspace: str, writable: Sequence[tuple[ShownPath, str]]) -> None:
+def check_no_writer(workspace: str, writable: Sequence[tuple[MountRequest, str]]) -> None:
     """Keep the workspace's own folder from changing beneath its overlay.
 
     Raises:
@@ -269,12 +316,13 @@ def check_no_writer(workspace: str, writable: Sequence[tuple[ShownPath, str]]) -
             )
 
 
-def refused(request: ShownPath, found: str, fix: str) -> RefusedError:
+def refused(request: MountRequest, found: str, fix: str) -> RefusedError:
     """Give the refusal of one request."""
+    mode = "rw" if request.writable else "ro"
     return RefusedError(
         f"{request.source!r} cannot be shown to a program: {found}",
         reason="files",
-        needs=f"{request.source!r} at {request.target} ({request.mode})",
+        needs=f"{request.source!r} at {request.target} ({mode})",
         found=found,
         fix=fix,
         place=request.place,
@@ -311,6 +359,34 @@ def _check_source_text(source: str, place: Place | None) -> None:
         c == "\0" or ("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff") for c in source
     ):
         raise _wrong(f"no file can have the name {source!r}", place, expected="a file or folder")
+
+
+def _job_source(source: object, place: Place) -> str:
+    if not isinstance(source, str):
+        raise JobError(
+            "a mount's source is not a text", place=place, expected="a path", got=repr(source)
+        )
+    _check_source_text(source, place)
+    return source
+
+
+def _job_target(target: object, place: Place) -> str:
+    if not isinstance(target, str):
+        raise JobError(
+            "a mount's target is not a text", place=place, expected="a path", got=repr(target)
+        )
+    _check_target(target, place)
+    return target
+
+
+def _job_mode(mode: object, modes: tuple[str, ...], default: str, place: Place) -> str:
+    if mode is None:
+        return default
+    if mode not in modes:
+        raise JobError(
+            f"unknown mode {mode!r}", place=place, expected=" or ".join(modes), got=str(mode)
+        )
+    return str(mode)
 
 
 def _check_target(target: str, place: Place | None) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from beddel_cli.home import Places
-    from beddel_cli.job import ShownPath
+    from beddel_cli.process.mount_rules import MountRequest
 
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -110,8 +110,8 @@ def _protected(what: str, path: str, *, tree: bool) -> Protected:
 
 
 def open_sources(
-    workspace: ShownPath | None,
-    mounts: Sequence[ShownPath],
+    workspace: MountRequest | None,
+    mounts: Sequence[MountRequest],
     protected: Sequence[Protected],
     reach: Reach,
     *,
@@ -132,7 +132,7 @@ def open_sources(
     opened: list[Mount] = []
     try:
         for request in mounts:
-            opened.append(_open(request, protected, reach, changes=request.mode == "rw"))
+            opened.append(_open(request, protected, reach, changes=request.writable))
         shown = None
         if workspace is not None:
             shown = _open(workspace, protected, reach, changes=write_back, is_workspace=True)
@@ -147,7 +147,7 @@ def open_sources(
 
 
 def _open(
-    request: ShownPath,
+    request: MountRequest,
     protected: Sequence[Protected],
     reach: Reach,
     *,
@@ -161,7 +161,7 @@ def _open(
         raise _open_error(request, error) from error
     try:
         source = _describe(request, descriptor)
-        if request.place is not None:
+        if request.by_job:
             own = None if reach.own is None else _place_of(reach.own[1])
             allowed = [place for _, fd in reach.allowed if (place := _place_of(fd)) is not None]
             judge_reach(request, source.path, own, allowed, changes=changes)
@@ -173,14 +173,14 @@ def _open(
         source=source.path,
         descriptor=descriptor,
         target=request.target,
-        writable=request.mode != "ro",
+        writable=request.writable,
         folder=source.kind == "folder",
     )
 
 
-def _start(request: ShownPath, reach: Reach) -> int:
+def _start(request: MountRequest, reach: Reach) -> int:
     """Give the folder in which a request's relative source starts."""
-    if request.place is None:
+    if not request.by_job:
         return _AT_FDCWD
     if reach.own is not None:
         return reach.own[1]
@@ -238,7 +238,7 @@ def _open_by_steps(start: int, path: str) -> int:
     return here
 
 
-def _describe(request: ShownPath, descriptor: int) -> Source:
+def _describe(request: MountRequest, descriptor: int) -> Source:
     path = _place_of(descriptor)
     if path is None:
         raise refused(
@@ -288,7 +288,7 @@ def _file_system(descriptor: int) -> int:
     return int(answer[0])
 
 
-def _open_error(request: ShownPath, error: OSError) -> BeddelError:
+def _open_error(request: MountRequest, error: OSError) -> BeddelError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError(f"nothing to mount at {request.source!r}", place=request.place)
     if error.errno == errno.ELOOP:
@@ -297,6 +297,6 @@ def _open_error(request: ShownPath, error: OSError) -> BeddelError:
             "it leads through a link of /proc, or through links without an end",
             "name the folder itself",
         )
-    kind = UsageError if request.place is None else JobError
+    kind = JobError if request.by_job else UsageError
     why = error.strerror or str(error)
     return kind(f"cannot open {request.source!r} for a mount: {why}", place=request.place)

@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
     "process.program": {"record"},
-    "process.mount_rules": {*BOTTOM, "job"},
+    "process.mount_rules": BOTTOM,
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
     "process.collect_rules": {"record"},
     "process.collect": {*BOTTOM, "home", "process.collect_rules"},

@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -636,8 +636,7 @@ def test_a_file_that_grows_or_shrinks_is_cut_at_what_was_seen(upper: Path) -> No
         assert (upper / f"copy{claimed}").read_bytes() == want
 
 
-def as_root(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another owner")(test)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another owner")
 
 
 OWNER = 54321

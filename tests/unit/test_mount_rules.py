@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from beddel_cli.errors import BeddelError, JobError, Place, RefusedError, UsageError
-from beddel_cli.job import ShownPath
 from beddel_cli.process.mount_rules import (
+    MountRequest,
     Protected,
     Source,
     beneath,
@@ -15,8 +15,10 @@ from beddel_cli.process.mount_rules import (
     judge_reach,
     judge_source,
     judge_workspace,
+    mount_of_job,
     parse_mount,
     parse_workspace,
+    workspace_of_job,
 )
 
 JOB = Place("job.yaml", 4, 9)
@@ -38,7 +40,7 @@ JOB = Place("job.yaml", 4, 9)
     ],
 )
 def test_mounts(text: str, source: str, target: str, mode: str) -> None:
-    assert parse_mount(text) == ShownPath(source, target, mode, None)
+    assert parse_mount(text) == MountRequest(source, target, mode in ("rw", "overlay"))
 
 
 FORM = "HOST:GUEST[:ro|rw], such as ./data:/data:ro"
@@ -86,7 +88,7 @@ def test_mounts_of_another_form(text: str, message: str, expected: str) -> None:
     ],
 )
 def test_workspaces(text: str, source: str, target: str, mode: str) -> None:
-    assert parse_workspace(text) == ShownPath(source, target, mode, None)
+    assert parse_workspace(text) == MountRequest(source, target, mode in ("rw", "overlay"))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_targets(target: str) -> None:
     message = f"{target!r} cannot be a mount's target: {TARGETS[target]}"
     for place, kind in ((None, UsageError), (JOB, JobError)):
         with pytest.raises(BeddelError) as caught:
-            check_requests([ShownPath("x", target, "ro", place)])
+            check_requests([MountRequest("x", target, False, place)])
         assert type(caught.value) is kind
         assert (caught.value.message, caught.value.place) == (message, place)
 
@@ -155,11 +157,11 @@ def test_targets(target: str) -> None:
     ],
 )
 def test_targets_lie_apart(first: str, second: str, message: str) -> None:
-    requests = [ShownPath("a", first, "ro", None), ShownPath("b", second, "ro", JOB)]
+    requests = [MountRequest("a", first, False), MountRequest("b", second, False, JOB)]
     with pytest.raises(JobError) as caught:
         check_requests(requests)
     assert caught.value.message.startswith(message)
-    check_requests([ShownPath("a", "/data", "ro", None), ShownPath("b", "/data2", "ro", None)])
+    check_requests([MountRequest("a", "/data", False), MountRequest("b", "/data2", False)])
 
 
 EXT4, PROC = 0xEF53, 0x9FA0
@@ -176,7 +178,7 @@ def source(path: str, *chain: tuple[int, int], kind: str = "folder", **more: obj
 
 
 def verdict(where: Source, mode: str = "ro") -> str | None:
-    request = ShownPath("asked", "/data", mode, None)
+    request = MountRequest("asked", "/data", mode == "rw")
     try:
         judge_source(request, where, PROTECTED)
     except RefusedError as error:
@@ -186,7 +188,7 @@ def verdict(where: Source, mode: str = "ro") -> str | None:
 
 def test_a_refusal_says_what_helps() -> None:
     with pytest.raises(RefusedError) as caught:
-        judge_source(ShownPath("asked", "/data", "rw", JOB), source("/etc"), PROTECTED)
+        judge_source(MountRequest("asked", "/data", True, JOB), source("/etc"), PROTECTED)
     error = caught.value
     assert (error.exit_code, error.reason, error.place) == (126, "files", JOB)
     assert error.message == f"'asked' cannot be shown to a program: /etc {SYSTEM}"
@@ -257,7 +259,7 @@ def test_sources_are_known_by_more_than_their_name(where: Source, found: str | N
 
 
 def test_a_workspace_is_a_folder() -> None:
-    request = ShownPath("w", "/workspace", "overlay", None)
+    request = MountRequest("w", "/workspace", True)
     judge_workspace(request, source("/srv/w"), PROTECTED)
     judge_workspace(request, source("/usr/src"), PROTECTED)
     for where, found in (
@@ -283,7 +285,7 @@ def test_a_workspace_is_a_folder() -> None:
     ],
 )
 def test_what_a_job_may_name(path: str, changes: bool, found: str | None) -> None:
-    request = ShownPath("x", "/data", "rw" if changes else "ro", JOB)
+    request = MountRequest("x", "/data", changes, JOB)
     if found is None:
         judge_reach(request, path, "/job", ["/shared"], changes=changes)
         return
@@ -295,13 +297,13 @@ def test_what_a_job_may_name(path: str, changes: bool, found: str | None) -> Non
 
 def test_a_job_without_a_folder_may_name_nothing() -> None:
     with pytest.raises(RefusedError) as caught:
-        judge_reach(ShownPath("/x", "/d", "ro", JOB), "/x", None, [], changes=False)
+        judge_reach(MountRequest("/x", "/d", False, JOB), "/x", None, [], changes=False)
     assert caught.value.found == "it lies at '/x'; allowed: no folder"
 
 
 @pytest.mark.parametrize("path", ["/w", "/w/sub", "/"])
 def test_nobody_writes_beneath_the_overlay(path: str) -> None:
-    request = ShownPath("x", "/data", "rw", None)
+    request = MountRequest("x", "/data", True)
     check_no_writer("/w", [(request, "/w2")])
     with pytest.raises(RefusedError) as caught:
         check_no_writer("/w", [(request, path)])
@@ -314,3 +316,40 @@ def test_beneath() -> None:
     assert beneath("/a", "/")
     assert not beneath("/ab", "/a")
     assert not beneath("/a", "/a/b")
+
+
+@pytest.mark.parametrize(
+    ("mode", "mount", "workspace"),
+    [(None, False, True), ("ro", False, False), ("rw", True, None), ("overlay", None, True)],
+)
+def test_modes_of_a_job(mode: str | None, mount: bool | None, workspace: bool | None) -> None:
+    """None: not a mode of that kind."""
+    for read, want, words in (
+        (mount_of_job, mount, "ro or rw"),
+        (workspace_of_job, workspace, "overlay or ro"),
+    ):
+        if want is not None:
+            assert read("x", "/data", mode, JOB) == MountRequest("x", "/data", want, JOB)
+            continue
+        with pytest.raises(JobError) as caught:
+            read("x", "/data", mode, JOB)
+        assert (caught.value.message, caught.value.expected) == (f"unknown mode {mode!r}", words)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        (3, "/data", "a mount's source is not a text"),
+        ("", "/data", "an empty source names no folder"),
+        ("x", ["/data"], "a mount's target is not a text"),
+        ("x", "/etc", f"'/etc' cannot be a mount's target: /etc is {OWN}"),
+    ],
+)
+def test_values_of_a_job(source: object, target: object, message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        mount_of_job(source, target, None, JOB)
+    assert (caught.value.message, caught.value.place) == (message, JOB)
+
+
+def test_a_jobs_workspace_has_a_usual_place() -> None:
+    assert workspace_of_job(".", None, None, JOB) == MountRequest(".", "/workspace", True, JOB)

@@ -14,9 +14,8 @@ import pytest
 
 from beddel_cli.errors import BeddelError, JobError, NotFoundError, Place, RefusedError, UsageError
 from beddel_cli.home import Places
-from beddel_cli.job import ShownPath
 from beddel_cli.process import mount_sources
-from beddel_cli.process.mount_rules import Protected
+from beddel_cli.process.mount_rules import MountRequest, Protected
 from beddel_cli.process.mount_sources import Opened, Reach, open_sources, protected_folders
 from tests.support.capabilities import give_up, require
 
@@ -24,12 +23,12 @@ NO_REACH = Reach(None, ())
 JOB = Place("job.yaml", 4, 9)
 
 
-def ask(source: Path | str, mode: str = "ro", target: str = "/data") -> ShownPath:
-    return ShownPath(str(source), target, mode, None)
+def ask(source: Path | str, mode: str = "ro", target: str = "/data") -> MountRequest:
+    return MountRequest(str(source), target, mode != "ro")
 
 
-def by_job(source: Path | str, mode: str = "ro", target: str = "/data") -> ShownPath:
-    return ShownPath(str(source), target, mode, JOB)
+def by_job(source: Path | str, mode: str = "ro", target: str = "/data") -> MountRequest:
+    return MountRequest(str(source), target, mode != "ro", JOB)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def protected(tmp_path: Path) -> tuple[Protected, ...]:
 
 
 def opened(
-    requests: Sequence[ShownPath],
+    requests: Sequence[MountRequest],
     protected: Sequence[Protected] = (),
     reach: Reach = NO_REACH,
     **more: object,
@@ -51,7 +50,7 @@ def opened(
     return open_sources(None, requests, protected, reach, **more)  # type: ignore[arg-type]
 
 
-def refusal(request: ShownPath, protected: Sequence[Protected], reach: Reach = NO_REACH) -> str:
+def refusal(request: MountRequest, protected: Sequence[Protected], reach: Reach = NO_REACH) -> str:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(RefusedError) as caught:
         opened([request], protected, reach)
