@@ -256,28 +256,35 @@ def _explain(
     return exit_code(explanation)
 
 
-@app.command("init", epilog="Example: beddel-cli init demo")
-def _init(
-    folder: Annotated[
-        str, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")
-    ] = ".",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace files that are there already.")
-    ] = False,
-) -> None:
-    """Lay out a commented first job, the samples, and the job's schema for editors.
+@app.command("doctor", epilog="Example: beddel-cli doctor --runtime process")
+def _doctor(
+    profile_name: Annotated[
+        str, typer.Option("--profile", metavar="NAME", help="Ask about this profile.")
+    ] = DEFAULT_PROFILE,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", metavar="NAME", help="javascript or process.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="FILE", help="Ask about this job.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> int:
+    """Try every protection of this machine, and say what is missing and what helps.
 
-    Files that are there already are left alone: then nothing is written, and the exit code is 2.
+    Exits 0 when what was asked about can run here (by default javascript under ultra-secure), 1
+    when it cannot, 2 when nothing could be told.
     """
-    from beddel_cli.home import shell_word
-    from beddel_cli.schema_document import standalone
-    from beddel_cli.starter import starter_files, write_starter
+    from beddel_cli import doctor
 
-    written = write_starter(folder, starter_files(standalone("job")), force=force)
-    for path in written:
-        print(visible(path))
-    job = shell_word(written[0] if not written[0].startswith("-") else f"./{written[0]}")
-    sys.stderr.write(f"next  beddel-cli run {visible(job)}\n")
+    if runtime is not None and runtime not in doctor.RUNTIMES:
+        raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
+    check_platform()
+    report = doctor.examine(profile_name, runtime, job)
+    if as_json:
+        print(json.dumps(doctor.report_json(report), indent=2))
+    else:
+        sys.stdout.write(doctor.report_text(report))
+    return 0 if doctor.answer(report) else 1
 
 
 @app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")

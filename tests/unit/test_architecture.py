@@ -82,13 +82,21 @@ ALLOWED: dict[str, set[str]] = {
     "process.mount_rules": BOTTOM,
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
     "process.collect_rules": {"record"},
+    "process.remedies": {"record"},
+    "process.machine_facts": {"process.remedies"},
+    "program_host": {"host", "process.machine_facts", "process.remedies"},
+    "doctor": {
+        *(*BOTTOM, "__init__", "guests", "host", "job", "limits", "plan", "profile"),
+        *("isolate.supervisor", "isolate.engine_settings", "program_host"),
+        *("process.cgroup", "process.launch", "process.program"),
+    },
     "process.collect": {*BOTTOM, "home", "process.collect_rules"},
 }
 STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
-    *("process.mount_rules", "process.collect_rules"),
+    *("process.mount_rules", "process.collect_rules", "process.remedies"),
 )
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
