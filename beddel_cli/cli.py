@@ -16,7 +16,7 @@ from beddel_cli import __version__, profile
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.limits import FIELDS, format_limit
-from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, Option
+from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
 from beddel_cli.render import error_object, error_text, json_of_error
 from beddel_cli.render_explain import (
     EXIT_COULD_NOT_TELL,
@@ -28,6 +28,7 @@ from beddel_cli.render_explain import (
 )
 from beddel_cli.run_command import (
     check_platform,
+    exec_command,
     in_github_actions,
     make_asked,
     passphrase_prompt,
@@ -192,6 +193,11 @@ def _with_run_options(
     return function
 
 
+def _with_exec_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of `run`, and which runtime."""
+    return _with_run_options(function, (RUNTIME, *OPTIONS))
+
+
 @app.command("run", epilog="Example: beddel-cli run samples/order-totals.yaml --memory 1MiB")
 @_with_run_options
 def _run(
@@ -206,19 +212,25 @@ def _run(
     return run_command(job, values, started_ns=_started_ns)
 
 
-@app.command("exec", epilog="Example: echo 'return 6 * 7' | beddel-cli exec -q -- -")
-@_with_run_options
+@app.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
+    epilog="Example: beddel-cli exec --workspace . -- python3 script.py",
+)
+@_with_exec_options
 def _exec(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Code, or - for stdin.")],
-    runtime: Annotated[
-        str, typer.Option("--runtime", metavar="NAME", help="What runs the code: javascript.")
-    ] = "javascript",
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND...", help="A program and its arguments.")
+    ],
     **values: Any,
 ) -> int:
-    """Run a code file without YAML: the body of an async function of `input`."""
-    if runtime != "javascript":
-        raise UsageError(f"unknown runtime {runtime!r}", expected="javascript")
-    return run_command(file, values, started_ns=_started_ns, snippet_runtime=runtime)
+    """Run a program behind walls, or a code file in an isolate, without YAML.
+
+    With --runtime javascript, COMMAND is one file (or -) with the body of an async function of
+    `input`. A program sees the system's folders and what --workspace and --mount show, and nothing
+    else of this machine. Its output goes to standard output and error as it comes.
+    """
+    return exec_command(tuple(command), values, started_ns=_started_ns)
 
 
 def _with_plan_options(function: Callable[..., int]) -> Callable[..., int]:

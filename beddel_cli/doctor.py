@@ -124,12 +124,12 @@ def _refusal(
     if job_file is None:
         return None, runtime
     from beddel_cli.job import load_job
-    from beddel_cli.plan import refusals
+    from beddel_cli.plan import Wishes, refusals
 
     job = load_job(job_file)
     host = next((each.host for each in examined if each.runtime == job.runtime), None)
     if host is not None:
-        for refusal in refusals(job, profile, host, Limits()):
+        for refusal in refusals(job, profile, host, Wishes()):
             return refusal, job.runtime
     return None, job.runtime
 

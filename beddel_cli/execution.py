@@ -1,9 +1,9 @@
 """What a run is given and what comes out of its walls, whatever the runtime.
 
-Each runtime has one class with the same four methods, chosen by name in `run`:
+Each runtime has one class of the same form, chosen by name in `run`:
 
-    start()                     fork, before there is a key or a job in this process
-    look(job, plan wishes)      hear from the child, look at it from outside: a Host
+    made                        fork, before there is a key or a job in this process
+    look(job, limits)           hear from the child, look at it from outside: a Host
     execute(job, plan)          run the job to its ending: an Execution
     finish()                    end everything that is left, whatever happened
 """
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from beddel_cli.limits import Limits
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
-    from beddel_cli.receipt import Guest, Sandbox
+    from beddel_cli.process.collect import Collection
+    from beddel_cli.receipt import Guest, Sandbox, Shown
 
     class Runtime(Protocol):
         """One runtime, for one run."""
+
+        name: str
 
         def look(self, job: Job, limits: Limits, asked: Asked) -> Host:
             """Say what holds the job here, before anything of it has run.
@@ -42,8 +45,11 @@ if TYPE_CHECKING:
                 KeyboardInterrupt, Terminated: the caller ended it.
             """
 
-        def describe(self) -> Guest | Sandbox:
-            """Give what ran the job, for the receipt."""
+        def describe(self) -> Guest | Sandbox | None:
+            """Give what ran the job, for the receipt; None where it did not get that far."""
+
+        def shown(self) -> tuple[Shown, ...]:
+            """Give what of the host the job could see, for the receipt."""
 
         def warnings(self) -> tuple[str, ...]:
             """Give what a person should know of this runtime's start."""
@@ -61,8 +67,10 @@ class Asked:
         snippet_runtime: set when `job` is a bare code file for that runtime (`exec`).
         command: the program and its arguments, for `exec` of a program.
         prompt: asks a person for a passphrase; None where there is no terminal.
+        allow_paths: folders beside the job's own in which it may name files.
         keep_output: hold a program's output for the JSON document instead of passing it on.
         escape_stdout, escape_stderr: make what a program writes harmless to a terminal.
+        step_log: the same for the log of a GitHub Actions step, where a stream is no file.
     """
 
     job: str
@@ -74,11 +82,13 @@ class Asked:
     settings: tuple[str, ...] = ()
     receipt: str | None = None
     bundle: str | None = None
+    predicate: str | None = None
     heap_snapshot: str | None = None
     signing_key: str | None = None
     prompt: Callable[[str], str] | None = None
     require_key: bool = False
     tenant: str = "default"
+    allow_paths: tuple[str, ...] = ()
     tier: str | None = None
     workspace: str | None = None
     mounts: tuple[str, ...] = ()
@@ -89,6 +99,7 @@ class Asked:
     keep_output: bool = False
     escape_stdout: bool = False
     escape_stderr: bool = False
+    step_log: bool = False
 
 
 @record
@@ -96,17 +107,18 @@ class Execution:
     """A job that has run.
 
     Attributes:
-        input: the bytes it was handed.
+        input: the bytes it was handed; None for a program that had none, or the caller's own stdin.
         clock_us, seed: what an isolate was started with.
         snapshot: an isolate's linear memory at the end, where it was asked for.
         collected: what a program left in its workspace, where it was asked for.
     """
 
     outcome: Outcome
-    input: bytes
+    input: bytes | None
     clock_us: int | None = None
     seed: int | None = None
     snapshot: bytes | None = None
+    collected: Collection | None = None
 
 
 class Terminated(BaseException):

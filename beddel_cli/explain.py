@@ -10,19 +10,31 @@ from __future__ import annotations
 import hashlib
 import re
 
+from beddel_cli import shape
 from beddel_cli.errors import Place, RefusedError
 from beddel_cli.host import Host
 from beddel_cli.job import Job, input_bytes
-from beddel_cli.limits import FIELDS, LimitField, Limits, exceeding, format_limit
+from beddel_cli.json_strict import canonical_json
+from beddel_cli.limits import (
+    ISOLATE,
+    PROGRAM,
+    LimitField,
+    exceeding,
+    fields_of,
+    format_limit,
+    use_of,
+)
 from beddel_cli.plan import (
     Plan,
+    Wishes,
     effective_clock,
     effective_limits,
+    granted,
     make_plan,
     origin,
     refusals,
 )
-from beddel_cli.profile import PROTECTIONS, Profile
+from beddel_cli.profile import Grants, Profile, protections_of
 from beddel_cli.profile_comparison import Beyond
 from beddel_cli.record import record
 from beddel_cli.yaml_safe import Document, parse_yaml
@@ -31,7 +43,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from beddel_cli.process.mount_rules import MountRequest
+
 JOB, PROFILE, COMMAND_LINE, VERSION = "job", "profile", "command line", "this version"
+# The part of a profile that speaks of each use.
+_PART = {ISOLATE: "isolate", PROGRAM: "process"}
 _LINE_ENDS = re.compile(r"\r\n|[\r\n\x85]")
 _EXCERPT = 100
 
@@ -50,7 +66,7 @@ class Question:
 
     job: Job
     profile: Profile
-    flags: Limits
+    flags: Wishes
     profile_file: str
     profile_source: bytes
     input_from: str
@@ -134,17 +150,19 @@ class Explanation:
 def explain(question: Question, host: Host) -> Explanation:
     """Say what `run` would decide about this job on a machine that keeps what it offers."""
     job, profile, flags = question.job, question.profile, question.flags
+    use = use_of(job.runtime)
     asked = parse_yaml(job.source, job.file)
-    granted = parse_yaml(question.profile_source, question.profile_file)
+    grants = parse_yaml(question.profile_source, question.profile_file)
     reasons = refusals(job, profile, host, flags)
     if question.refused_file is not None:
         reasons = (question.refused_file, *reasons)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
-        *(_limit(field, question, host, granted) for field in FIELDS),
-        *_access(job, profile, asked, granted),
+        *(_limit(field, question, host, grants) for field in fields_of(use)),
+        *(_program_access if use == PROGRAM else _access)(job, profile, asked, grants),
     )
-    walls = tuple(_wall(name, profile, host, granted) for name in PROTECTIONS)
+    required = granted(job, profile)
+    walls = tuple(_wall(name, use, required, host, grants) for name in protections_of(use))
     return Explanation(
         question=question,
         host=host,
@@ -157,16 +175,17 @@ def explain(question: Question, host: Host) -> Explanation:
     )
 
 
-def _limit(field: LimitField, question: Question, host: Host, granted: Document) -> Value:
+def _limit(field: LimitField, question: Question, host: Host, grants: Document) -> Value:
     job, profile, flags = question.job, question.profile, question.flags
+    most = granted(job, profile).limits
     final = effective_limits(job, profile, flags)
     source = origin(field, job.limits, flags, final)
-    number: int = getattr(final, field.field)
+    number: int = getattr(final, field.field) or 0
     refused = field.key == "memory" and number < host.isolate_bytes
-    for name, limits in ((COMMAND_LINE, flags), (JOB, job.limits)):
-        if field in exceeding(limits, profile.limits):
+    for name, limits in ((COMMAND_LINE, flags.limits), (JOB, job.limits)):
+        if field in exceeding(limits, most):
             source, number, refused = name, getattr(limits, field.field), True
-    most_place = granted.place(("isolate", "limits", field.key))
+    most_place = grants.place((_PART[use_of(job.runtime)], "limits", field.key))
     places = {JOB: dict(job.limit_places).get(field.field), PROFILE: most_place}
     return Value(
         field=field.key,
@@ -174,13 +193,13 @@ def _limit(field: LimitField, question: Question, host: Host, granted: Document)
         number=number,
         origin=source,
         place=places.get(source),
-        granted=format_limit(field, getattr(profile.limits, field.field)),
+        granted=format_limit(field, getattr(most, field.field) or 0),
         granted_place=most_place,
         refused=refused,
     )
 
 
-def _access(job: Job, profile: Profile, asked: Document, granted: Document) -> tuple[Value, ...]:
+def _access(job: Job, profile: Profile, asked: Document, grants: Document) -> tuple[Value, ...]:
     """Give what the code may touch."""
     clock = effective_clock(job, profile)
     random = {"frozen": "seeded from the code", "real": "seeded anew, recorded"}
@@ -195,20 +214,56 @@ def _access(job: Job, profile: Profile, asked: Document, granted: Document) -> t
         ("random", random[clock], "clock", random[profile.clock], froze),
         ("network", profile.network, "network", profile.network, network),
     ):
-        place = granted.place(("isolate", key))
+        place = grants.place(("isolate", key))
         source, where = (PROFILE, place) if by_job is None else (JOB, asked.place(by_job))
         found.append(Value(field, value, None, source, where, grant, place))
     return (*found, Value("files", "none", None, VERSION, None, "none", None))
 
 
-def _wall(name: str, profile: Profile, host: Host, granted: Document) -> Wall:
+def _program_access(
+    job: Job, profile: Profile, asked: Document, grants: Document
+) -> tuple[Value, ...]:
+    """Give what a program may touch: its network, variables and files of the host."""
+    place = grants.place(("process", "network"))
+    by_job = ("network",) in asked.marks
+    source, where = (JOB, asked.place(("network",))) if by_job else (PROFILE, place)
+    network = granted(job, profile).network
+    found = [
+        Value("network", network, None, source, where, network, place),
+        *(
+            _shown(name, request, asked)
+            for name, request in (
+                *((("workspace", job.workspace),) if job.workspace else ()),
+                *(("mount", mount) for mount in job.mounts),
+            )
+        ),
+    ]
+    own = shape.at(asked, ("env",)) or {}
+    for name, _ in job.environment:
+        by_job = name in own
+        written = asked.key_place(("env", name)) if by_job else None
+        source = JOB if by_job else COMMAND_LINE
+        found.append(Value("env", name, None, source, written, "any name", None))
+    return tuple(found)
+
+
+def _shown(name: str, request: MountRequest, asked: Document) -> Value:
+    mode = "rw" if request.writable else "ro"
+    if name == "workspace" and request.writable:
+        mode = "overlay"
+    text = f"{request.source} at {request.target} ({mode})"
+    source = JOB if request.by_job else COMMAND_LINE
+    return Value(name, text, None, source, request.place, "judged by `run`", None)
+
+
+def _wall(name: str, use: str, required: Grants, host: Host, grants: Document) -> Wall:
     finding = host.finding(name)
     available = finding is not None and finding.present
     how = "it was not looked at" if finding is None else finding.found or finding.enforced_by
     return Wall(
         name=name,
-        required=name in profile.required,
-        required_place=_required_place(name, granted),
+        required=name in required.required,
+        required_place=_required_place(name, use, grants),
         available=available,
         how=how,
         verified=finding.verified if finding is not None and available else None,
@@ -216,14 +271,12 @@ def _wall(name: str, profile: Profile, host: Host, granted: Document) -> Wall:
     )
 
 
-def _required_place(name: str, granted: Document) -> Place | None:
-    path = ("isolate", "required")
-    value = granted.value
-    for key in path:
-        value = value[key] if isinstance(value, dict) else None
+def _required_place(name: str, use: str, grants: Document) -> Place | None:
+    path = (_PART[use], "required")
+    value = shape.at(grants, path)
     if not isinstance(value, list) or name not in value:
         return None
-    return granted.place((*path, value.index(name)))
+    return grants.place((*path, value.index(name)))
 
 
 def _lines(
@@ -231,7 +284,7 @@ def _lines(
 ) -> tuple[SourceLine, ...]:
     """Give each line that decides something, the job's first, in the order of the files."""
     job = question.job
-    keys = ["runtime", "file" if job.code_file is not None else "code"]
+    keys = ["runtime", "command", "file" if job.code_file is not None else "code"]
     if question.input_from == JOB:
         keys.append("input")
     decides = [(asked.key_place((key,)), key) for key in keys if (key,) in asked.marks]
@@ -275,11 +328,22 @@ def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
     job = question.job
     return (
         Digest("job", _sha256(job.source), job.file),
-        Digest("code", None if question.refused_file else _sha256(job.code), job.code_place.file),
+        *_what_runs(question),
         Digest("input", _sha256(input_bytes(job)), question.input_from),
         Digest("profile", question.profile.digest, question.profile_file),
-        Digest("guest", question.guest_digest, "the installed package"),
         Digest("plan", None if plan is None else plan.digest, "as in the receipt of `run`"),
+    )
+
+
+def _what_runs(question: Question) -> tuple[Digest, ...]:
+    job = question.job
+    if use_of(job.runtime) == PROGRAM:
+        command = _sha256(canonical_json(list(job.command)))
+        return (Digest("command", command, job.file),)
+    code = None if question.refused_file else _sha256(job.code)
+    return (
+        Digest("code", code, job.code_place.file),
+        Digest("guest", question.guest_digest, "the installed package"),
     )
 
 

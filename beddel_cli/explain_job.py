@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from beddel_cli.asked_job import load_asked_job
 from beddel_cli.explain import Explanation, Question, explain
 from beddel_cli.isolate.queries import ask_machine
 from beddel_cli.offer import describe_offer
+from beddel_cli.plan import Wishes
 from beddel_cli.profile import is_path, parse_profile, read_profile
-from beddel_cli.run import beyond_built_in, load_asked_job
+from beddel_cli.run import beyond_built_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.run import Asked
+    from beddel_cli.execution import Asked
 
 
 def explain_job(asked: Asked) -> Explanation:
@@ -26,7 +28,7 @@ def explain_job(asked: Asked) -> Explanation:
     question = Question(
         job=job,
         profile=profile,
-        flags=asked.limits,
+        flags=Wishes(asked.limits, asked.tier),
         profile_file=file,
         profile_source=source,
         input_from=_input_from(asked),

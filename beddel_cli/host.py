@@ -56,6 +56,12 @@ class Host:
         return next((item for item in self.findings if item.name == name), None)
 
 
+def unknown_host() -> Host:
+    """Give the machine of a run that was refused before anything was looked at."""
+    system = os.uname()
+    return Host(system.sysname, system.machine, system.release, 0, ())
+
+
 def describe_host(ready: Ready, observed: Observed) -> Host:
     """Combine the worker's word with what the supervisor saw from outside."""
     system = os.uname()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from beddel_cli.job import Job
     from beddel_cli.limits import Limits
     from beddel_cli.plan import Plan
-    from beddel_cli.receipt import Guest
+    from beddel_cli.receipt import Guest, Shown
 
 # A frozen clock starts here, in microseconds since 1970: 2000-01-01T00:00:00Z.
 FROZEN_CLOCK_US = 946_684_800_000_000
@@ -26,6 +26,8 @@ FROZEN_CLOCK_US = 946_684_800_000_000
 
 class JavascriptRun:
     """One worker with the JavaScript guest, good for one job."""
+
+    name = "javascript"
 
     def __init__(self) -> None:
         self._worker = Worker.start()
@@ -82,6 +84,10 @@ class JavascriptRun:
             engine_version=library_version(library_folder()),
             settings_digest=sha256(settings_text().encode())["sha256"],
         )
+
+    def shown(self) -> tuple[Shown, ...]:
+        """Give nothing: an isolate sees no files."""
+        return ()
 
     def warnings(self) -> tuple[str, ...]:
         """Say when the guest had to be compiled."""

@@ -14,15 +14,18 @@ from beddel_cli.job import Job
 from beddel_cli.json_strict import canonical_json
 from beddel_cli.limits import (
     BY_KEY,
-    FIELDS,
+    ISOLATE,
+    PROGRAM,
     LimitField,
     Limits,
     as_json,
     exceeding,
+    fields_of,
     format_limit,
     tightest,
+    use_of,
 )
-from beddel_cli.profile import PROTECTIONS, Profile
+from beddel_cli.profile import Grants, Profile, protections_of
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -30,6 +33,22 @@ if TYPE_CHECKING:
     from typing import Any
 
     from beddel_cli.errors import Place
+    from beddel_cli.process.mount_rules import MountRequest
+
+# Sizes of programs by name: they tighten what the profile grants, and never refuse.
+TIERS = {
+    "free": Limits(milli_cpus=250, memory_bytes=256 << 20, processes=50),
+    "pro": Limits(milli_cpus=1000, memory_bytes=1 << 30, processes=200),
+    "enterprise": Limits(milli_cpus=2000, memory_bytes=4 << 30, processes=500),
+}
+
+
+@record
+class Wishes:
+    """What the command line asks for beside the job: limits, and a tier of `TIERS` or None."""
+
+    limits: Limits = Limits()
+    tier: str | None = None
 
 
 @record
@@ -37,8 +56,9 @@ class Plan:
     """All that an isolate and a receipt need to know of policy.
 
     Attributes:
-        limits: every field is set.
-        origins: where each limit comes from, by field: `profile`, `job` or `command line`.
+        limits: every field of the runtime's use is set.
+        origins: where each limit comes from, by field: `profile`, `tier`, `job` or `command line`.
+        environment_names, workspace, mounts: what a program has of the host.
         allow_function: whether the `Function` family may make code from text.
         clock: `frozen` or `real`.
         required: protections the profile insists on.
@@ -58,6 +78,10 @@ class Plan:
     network: str
     required: frozenset[str]
     in_force: tuple[Finding, ...]
+    tier: str | None = None
+    environment_names: tuple[str, ...] = ()
+    workspace: MountRequest | None = None
+    mounts: tuple[MountRequest, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -65,17 +89,19 @@ class Plan:
         return hashlib.sha256(canonical_json(policy_json(self))).hexdigest()
 
 
-def make_plan(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan:
+def make_plan(job: Job, profile: Profile, host: Host, wishes: Wishes) -> Plan:
     """Decide what this job may do on this machine, or refuse.
 
-    Each limit is the tightest of the profile's, the job's and the command line's.
+    Each limit is the tightest of the profile's, the tier's, the job's and the command line's.
 
     Raises:
         RefusedError: the first of `refusals`, if there is any.
     """
-    for refusal in refusals(job, profile, host, flags):
+    for refusal in refusals(job, profile, host, wishes):
         raise refusal
-    limits = effective_limits(job, profile, flags)
+    use = use_of(job.runtime)
+    grants = granted(job, profile)
+    limits = effective_limits(job, profile, wishes)
     return Plan(
         job_id=job.id,
         runtime=job.runtime,
@@ -84,41 +110,73 @@ def make_plan(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan:
         profile_built_in=profile.built_in,
         level=profile.level,
         limits=limits,
-        origins=tuple((field.field, origin(field, job.limits, flags, limits)) for field in FIELDS),
-        allow_function=profile.dynamic_code == "function",
-        clock=effective_clock(job, profile),
-        network=profile.network,
-        required=profile.required,
+        origins=tuple(
+            (field.field, origin(field, job.limits, wishes, limits)) for field in fields_of(use)
+        ),
+        allow_function=use == ISOLATE and profile.dynamic_code == "function",
+        clock="real" if use == PROGRAM else effective_clock(job, profile),
+        network=grants.network,
+        required=grants.required,
         in_force=tuple(item for item in host.findings if item.present),
+        tier=wishes.tier,
+        environment_names=tuple(sorted(name for name, _ in job.environment)),
+        workspace=job.workspace,
+        mounts=job.mounts,
     )
 
 
-def refusals(job: Job, profile: Profile, host: Host, flags: Limits) -> tuple[RefusedError, ...]:
+def granted(job: Job, profile: Profile) -> Grants:
+    """Give what the profile grants to a job of this runtime; nothing at all where it has none."""
+    found = profile.grants(use_of(job.runtime))
+    return Grants(Limits(), "none", frozenset()) if found is None else found
+
+
+def refusals(job: Job, profile: Profile, host: Host, wishes: Wishes) -> tuple[RefusedError, ...]:
     """Give every reason for which this job may not run here; empty means that it may.
 
     In this order: what the job asks beyond the profile, what the command line does, required
     protections that are not in force, and memory in which no isolate fits.
     """
+    use = use_of(job.runtime)
+    if profile.grants(use) is None:
+        return (_no_programs(profile),)
+    grants = granted(job, profile)
     places = dict(job.limit_places)
     found = [
-        _too_much(field, asked, profile, who, places.get(field.field) if who == "the job" else None)
-        for asked, who in ((job.limits, "the job"), (flags, "the command line"))
-        for field in exceeding(asked, profile.limits)
+        _too_much(field, asked, profile, use, who, places.get(field.field) if by_job else None)
+        for asked, who, by_job in (
+            (job.limits, "the job", True),
+            (wishes.limits, "the command line", False),
+        )
+        for field in exceeding(asked, grants.limits)
     ]
     found += [
         _missing(name, host, profile)
-        for name in PROTECTIONS
-        if name in profile.required and not _in_force(name, host)
+        for name in protections_of(use)
+        if name in grants.required and not _in_force(name, host)
     ]
-    memory = effective_limits(job, profile, flags).memory_bytes or 0
-    if memory < host.isolate_bytes:
+    memory = effective_limits(job, profile, wishes).memory_bytes or 0
+    if use == ISOLATE and memory < host.isolate_bytes:
         found.append(_no_room(memory, host))
     return tuple(found)
 
 
-def effective_limits(job: Job, profile: Profile, flags: Limits) -> Limits:
-    """Give the tightest of what profile, job and command line say, whether or not it is allowed."""
-    return tightest(tightest(profile.limits, job.limits), flags)
+def effective_limits(job: Job, profile: Profile, wishes: Wishes) -> Limits:
+    """Give the tightest of what all say about a limit, whether or not it is allowed."""
+    most = granted(job, profile).limits
+    if wishes.tier is not None:
+        most = tightest(most, TIERS[wishes.tier])
+    return tightest(tightest(most, job.limits), wishes.limits)
+
+
+def _no_programs(profile: Profile) -> RefusedError:
+    return RefusedError(
+        f"{profile.name} grants nothing to programs",
+        reason="limits",
+        needs="runtime process",
+        found=f"{profile.name} has no `process` part",
+        fix="choose another profile with --profile",
+    )
 
 
 def effective_clock(job: Job, profile: Profile) -> str:
@@ -138,20 +196,23 @@ def _no_room(memory: int, host: Host) -> RefusedError:
     )
 
 
-def origin(field: LimitField, job: Limits, flags: Limits, final: Limits) -> str:
-    """Say who set a limit to its final value: `command line`, `job` or `profile`."""
+def origin(field: LimitField, job: Limits, wishes: Wishes, final: Limits) -> str:
+    """Say who set a limit to its final value: `command line`, `job`, `tier` or `profile`."""
     value = getattr(final, field.field)
-    for source, name in ((flags, "command line"), (job, "job")):
+    tier = Limits() if wishes.tier is None else TIERS[wishes.tier]
+    for source, name in ((wishes.limits, "command line"), (job, "job"), (tier, "tier")):
         if getattr(source, field.field) == value:
             return name
     return "profile"
 
 
 def _too_much(
-    field: LimitField, asked: Limits, profile: Profile, who: str, place: Place | None
+    field: LimitField, asked: Limits, profile: Profile, use: str, who: str, place: Place | None
 ) -> RefusedError:
+    grants = profile.grants(use)
+    most = None if grants is None else getattr(grants.limits, field.field)
     want = format_limit(field, getattr(asked, field.field))
-    have = format_limit(field, getattr(profile.limits, field.field))
+    have = format_limit(field, most or 0)
     return RefusedError(
         f"{who} asks for more {field.key} than {profile.name} grants: {want}, at most {have}",
         reason="limits",
@@ -182,19 +243,37 @@ def _missing(name: str, host: Host, profile: Profile) -> RefusedError:
 
 def policy_json(plan: Plan) -> dict[str, Any]:
     """Give the plan's policy as the JSON object a receipt carries; no trace of the machine."""
-    return {
+    use = use_of(plan.runtime)
+    policy = {
         "jobId": plan.job_id,
         "runtime": plan.runtime,
         "profile": plan.profile,
         "profileDigest": {"sha256": plan.profile_digest},
         "level": plan.level,
-        "limits": {camel_case(field): value for field, value in as_json(plan.limits).items()},
-        "dynamicCode": "function" if plan.allow_function else "none",
-        "clock": plan.clock,
+        "limits": {camel_case(field): value for field, value in as_json(plan.limits, use).items()},
         "network": plan.network,
-        "files": "none",
         "required": sorted(plan.required),
     }
+    if use == PROGRAM:
+        return {
+            **policy,
+            "tier": plan.tier,
+            "environmentNames": list(plan.environment_names),
+            "files": {
+                "workspace": None if plan.workspace is None else _shown(plan.workspace, "overlay"),
+                "mounts": [_shown(mount, "rw") for mount in plan.mounts],
+            },
+        }
+    return {
+        **policy,
+        "dynamicCode": "function" if plan.allow_function else "none",
+        "clock": plan.clock,
+        "files": "none",
+    }
+
+
+def _shown(request: MountRequest, writable: str) -> dict[str, str]:
+    return {"target": request.target, "mode": writable if request.writable else "ro"}
 
 
 def camel_case(name: str) -> str:

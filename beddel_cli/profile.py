@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from beddel_cli.yaml_safe import Document
 
 
+def protections_of(use: str) -> tuple[str, ...]:
+    """Give what can be required for an `isolate` or a `program`, in the order to report it."""
+    return PROGRAM_PROTECTIONS if use == PROGRAM else PROTECTIONS
+
+
 @record
 class Grants:
     """What one use of a profile may have: the most of each limit, its network, its protections."""
@@ -173,9 +178,7 @@ def _process(given: dict[str, Any] | None) -> Grants | None:
 
 
 def _limits(given: dict[str, Any], use: str) -> Limits:
-    return Limits(
-        **{field.field: parse_limit(field, given[field.key]) for field in fields_of(use)}
-    )
+    return Limits(**{field.field: parse_limit(field, given[field.key]) for field in fields_of(use)})
 
 
 def _wrong_name(document: Document, file: str, *, built_in: bool) -> list[shape.Problem]:

@@ -1,4 +1,4 @@
-"""What a program's walls are told: its command, environment, streams and limits, from job and plan."""
+"""What a program's walls are told: command, environment and limits, from job, plan and options."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from beddel_cli.errors import bug
 from beddel_cli.execution import Execution
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from beddel_cli.process.collect import Collection, ResultsPlace
     from beddel_cli.process.mount_sources import Opened
     from beddel_cli.process.program import Mount, Walls
-    from beddel_cli.process.streams import Pipes, Streams
+    from beddel_cli.process.streams import Pipes, Sink, Streams
     from beddel_cli.receipt import Sandbox, Shown
 
 _DIGEST_AT_MOST_BYTES = 64 << 20
@@ -36,6 +37,8 @@ _DIGEST_AT_MOST_BYTES = 64 << 20
 
 class ProgramRun:
     """The walls of one program, good for one run."""
+
+    name = "process"
 
     def __init__(self) -> None:
         self._launcher = Launcher.start()
@@ -72,7 +75,9 @@ class ProgramRun:
         files = self._leaf.open_procs() if self._leaf is not None else ()
         try:
             self._pipes = None if asked.terminal else Pipes()
-            stdio = (0, 1, 2) if self._pipes is None else self._pipes.program_ends
+            stdio = (0, 1, 2)
+            if self._pipes is not None:
+                stdio = self._pipes.program_ends
             program = make_program(job, limits, asked, self._opened)
             self._walls = self._launcher.prepare(
                 program, stdio, files, counts_memory="memory" in held
@@ -93,6 +98,7 @@ class ProgramRun:
 
         given = input_bytes(job) if job.input is not None else None
         streams = _streams(given, plan, asked)
+        # Kept open until the end of this process: a late signal must not cost the answer.
         inbox = SignalInbox(terminal=asked.terminal)
         try:
             answer = supervise(
@@ -108,8 +114,9 @@ class ProgramRun:
             setup_ns = self._known_walls().setup_ns
             outcome = judge_program(plan, job.command[0], setup_ns, answer)
             return Execution(outcome, given, collected=self._collect(plan, asked, outcome))
-        finally:
+        except BaseException:
             inbox.release()
+            raise
 
     def _collect(self, plan: Plan, asked: Asked, outcome: Outcome) -> Collection | None:
         """Take what the program left in its workspace, whatever its ending was."""
@@ -217,19 +224,27 @@ def _digest(mount: Mount) -> str | None:
 
 
 def _streams(given: bytes | None, plan: Plan, asked: Asked) -> Streams:
-    from beddel_cli.process.streams import DescriptorSink, Streams
-    from beddel_cli.process.visible_sink import VisibleSink
+    from beddel_cli.process.streams import Streams
 
     passes_stdin = given is None and (bool(asked.command) or asked.terminal)
     stdin = 0 if passes_stdin else given
     if asked.keep_output:
         return Streams(stdin, None, None, plan.limits.output_bytes or 0)
-    stdout, stderr = DescriptorSink(1), DescriptorSink(2)
     return Streams(
         stdin,
-        VisibleSink(stdout) if asked.escape_stdout else stdout,
-        VisibleSink(stderr) if asked.escape_stderr else stderr,
+        _sink(1, escape=asked.escape_stdout, step_log=asked.step_log),
+        _sink(2, escape=asked.escape_stderr, step_log=asked.step_log),
     )
+
+
+def _sink(descriptor: int, *, escape: bool, step_log: bool) -> Sink:
+    """Give where one stream goes: byte for byte, or made harmless for who reads it there."""
+    from beddel_cli.process.streams import DescriptorSink
+    from beddel_cli.process.visible_sink import VisibleSink
+
+    sink = DescriptorSink(descriptor)
+    in_log = step_log and not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return VisibleSink(sink, step_log=in_log) if escape or in_log else sink
 
 
 def _cgroup_words(held: Mapping[str, int]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from beddel_cli.job import Job
     from beddel_cli.outcome import Outcome, Usage
     from beddel_cli.plan import Plan
-    from beddel_cli.process.collect import Collected
+    from beddel_cli.process.collect import Collection
     from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
     from beddel_cli.profile import Profile
 
@@ -99,14 +99,14 @@ class Run:
     started_at: str
     finished_at: str
     job: Job
-    input: bytes
+    input: bytes | None
     profile: Profile
     looser_than_built_in: tuple[str, ...]
     host: Host
     guest: Guest | None
     sandbox: Sandbox | None
     shown: tuple[Shown, ...]
-    collected: Collected | None
+    collected: Collection | None
     plan: Plan | None
     refusal: RefusedError | None
     outcome: Outcome
@@ -158,8 +158,16 @@ def _subjects(run: Run) -> list[dict[str, Any]]:
             subjects.append({"name": name, "digest": {"sha256": stream.sha256}})
     if run.collected is not None:
         for file in run.collected.files:
-            subjects.append({"name": f"results/{file.path}", "digest": {"sha256": file.sha256}})
+            subjects.append(
+                {"name": f"results/{_name(file.path)}", "digest": {"sha256": file.sha256}}
+            )
     return subjects
+
+
+def _name(path: bytes) -> str:
+    """Write a file's name, which may be any bytes, as text that tells any two apart."""
+    text = path.decode("utf-8", "surrogateescape").replace("\\", "\\\\")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def streams(answer: ProgramAnswer) -> tuple[tuple[str, Stream], ...]:
@@ -322,9 +330,7 @@ def _tree_usage(usage: Usage, tree: TreeUsage) -> dict[str, Any]:
         "cpu": None if cpu is None else {**cpu, "exact": tree.cpu_exact},
         "memoryPeak": _figure(tree.memory_peak_bytes, tree.memory_peak_source, "bytes"),
         "anonymousPeak": None if anonymous is None else {**anonymous, "samples": tree.samples},
-        "largestProcess": _figure(
-            tree.largest_process_bytes, tree.largest_process_source, "bytes"
-        ),
+        "largestProcess": _figure(tree.largest_process_bytes, tree.largest_process_source, "bytes"),
         "processesPeak": _figure(tree.processes_peak, tree.processes_peak_source, "count"),
         "disk": _figure(tree.disk_bytes, "kernel, statvfs at the end", "bytes"),
         "inodes": _figure(tree.inodes, "kernel, statvfs at the end", "count"),
@@ -380,7 +386,7 @@ def _files(run: Run) -> list[dict[str, Any]]:
     if run.collected is None:
         return []
     return [
-        {"path": file.path, "digest": {"sha256": file.sha256}, "bytes": file.bytes}
+        {"path": _name(file.path), "digest": {"sha256": file.sha256}, "bytes": file.size}
         for file in run.collected.files
     ]
 
@@ -396,9 +402,10 @@ def _console(run: Run) -> dict[str, Any]:
 
 
 def _dependencies(run: Run) -> list[dict[str, Any]]:
+    given = [] if run.input is None else [{"name": "input", "digest": sha256(run.input)}]
     return [
         *_code(run),
-        {"name": "input", "digest": sha256(run.input)},
+        *given,
         {"name": "profile", "digest": {"sha256": run.profile.digest}},
         *_tools(run),
     ]

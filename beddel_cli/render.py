@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from beddel_cli.limits import BY_KEY, FIELDS, as_json, format_limit
+from beddel_cli.limits import BY_KEY, FIELDS, as_json, format_limit, use_of
 from beddel_cli.outcome import FAILURE, LIMIT, REFUSED, SUCCESS
 from beddel_cli.receipt import sha256
 from beddel_cli.terminal import coloured, visible
@@ -293,7 +293,7 @@ def json_document(run: Finished) -> bytes:
         "time": _json_time(run),
         "memory": _json_memory(run),
         "fuel": outcome.usage.fuel,
-        "limits": None if plan is None else as_json(plan.limits),
+        "limits": None if plan is None else as_json(plan.limits, use_of(run.job.runtime)),
         "controls": [
             {
                 "name": item.name,

@@ -17,8 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from beddel_cli.execution import Asked
     from beddel_cli.options import Values
-    from beddel_cli.run import Asked, Finished
+    from beddel_cli.run import Finished
 
 EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED = 125, 130, 143
 _TENANT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -28,10 +29,29 @@ def run_command(
     job: str, values: Values, *, started_ns: int, snippet_runtime: str | None = None
 ) -> int:
     """Run a job and print what came of it; gives the exit code of the closed table."""
-    from beddel_cli.run import Terminated, run_job
+    return _run((job, snippet_runtime, ()), values, started_ns)
 
+
+def exec_command(command: tuple[str, ...], values: Values, *, started_ns: int) -> int:
+    """Run a program, or with `--runtime javascript` a code file; gives the exit code."""
+    if values["runtime"] == "process":
+        return _run((command[0], None, command), values, started_ns)
+    if len(command) != 1:
+        problem = UsageError(
+            f"--runtime {values['runtime']} runs one code file, and here are {len(command)} words",
+            hint="give its input with --input or --set",
+        )
+        return _print_error(problem, values)
+    return _run((command[0], str(values["runtime"]), ()), values, started_ns)
+
+
+def _run(what: tuple[str, str | None, tuple[str, ...]], values: Values, started_ns: int) -> int:
+    from beddel_cli.execution import Terminated
+    from beddel_cli.run import run_job
+
+    job, snippet_runtime, command = what
     try:
-        asked = make_asked(job, values, snippet_runtime)
+        asked = make_asked(job, values, snippet_runtime, command)
         check_platform()
         finished = run_job(asked, started_ns=started_ns)
     except BeddelError as error:
@@ -73,18 +93,21 @@ def check_platform() -> None:
         )
 
 
-def make_asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
+def make_asked(
+    job: str, values: Values, snippet_runtime: str | None, command: tuple[str, ...] = ()
+) -> Asked:
     """Read the options; raises UsageError for a value that is none."""
-    from beddel_cli.run import Asked
+    from beddel_cli.execution import Asked
 
-    settings, allowed = values["set"], values["allow_path"]
+    raw, as_json = bool(values["raw"]), bool(values["json"])
     return Asked(
         job=job,
+        command=command,
         profile=_text(values, "profile") or "",
         limits=_limits(values),
         snippet_runtime=snippet_runtime,
         input=_text(values, "input"),
-        settings=tuple(settings) if isinstance(settings, list) else (),
+        settings=_texts(values, "set"),
         receipt=_text(values, "receipt"),
         bundle=_text(values, "bundle"),
         predicate=_text(values, "predicate"),
@@ -93,8 +116,32 @@ def make_asked(job: str, values: Values, snippet_runtime: str | None) -> Asked:
         prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
         tenant=_tenant(_text(values, "tenant"), os.environ),
-        allow_paths=tuple(allowed) if isinstance(allowed, list) else (),
+        allow_paths=_texts(values, "allow_path"),
+        tier=_tier(_text(values, "tier")),
+        workspace=_text(values, "workspace"),
+        mounts=_texts(values, "mount"),
+        environment=_texts(values, "env"),
+        results=_text(values, "results"),
+        write_back=bool(values["write_back"]),
+        terminal=bool(values["tty"]),
+        keep_output=as_json,
+        escape_stdout=not raw and not values["tty"] and os.isatty(1),
+        escape_stderr=not raw and not values["tty"] and os.isatty(2),
+        step_log=not raw and in_github_actions(),
     )
+
+
+def _tier(name: str | None) -> str | None:
+    from beddel_cli.plan import TIERS
+
+    if name is not None and name not in TIERS:
+        raise UsageError(f"unknown tier {name!r}", expected=", ".join(TIERS))
+    return name
+
+
+def _texts(values: Values, name: str) -> tuple[str, ...]:
+    value = values[name]
+    return tuple(value) if isinstance(value, list) else ()
 
 
 def _text(values: Values, name: str) -> str | None:

@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from beddel_cli.files import Reach
     from beddel_cli.home import Places
     from beddel_cli.process.mount_rules import MountRequest
 
@@ -56,19 +57,6 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-
-
-@record
-class Reach:
-    """Where a job may name files, each folder by path and open descriptor.
-
-    Attributes:
-        own: the job's folder, in which relative names start; None for a job without one.
-        allowed: the folders of `--allow-path`.
-    """
-
-    own: tuple[str, int] | None
-    allowed: tuple[tuple[str, int], ...]
 
 
 @record

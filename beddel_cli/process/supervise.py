@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from beddel_cli.process.cgroup import Leaf
-    from beddel_cli.process.launch import Event
+    from beddel_cli.process.messages import Event
     from beddel_cli.process.signals import SignalInbox
 
     class Running(Protocol):

@@ -17,14 +17,17 @@ _CHUNK_BYTES = 512
 class VisibleSink:
     """Shows control characters and bidirectional marks instead of sending them.
 
-    A piece counts as taken once all that it became has been written, so nothing is lost when the
-    other end takes only a part.
+    In a step of GitHub Actions also what its runner would take for a command. A piece counts as
+    taken once all that it became has been written, so nothing is lost when the other end takes
+    only a part.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, step_log: bool = False) -> None:
         self.descriptor = sink.descriptor
         self._sink = sink
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._step_log = step_log
+        self._first = self._last = ""
         self._taken = 0
         self._rest = b""
 
@@ -38,7 +41,10 @@ class VisibleSink:
         if not self._taken:
             self._taken = min(len(data), _CHUNK_BYTES)
             text = self._decoder.decode(bytes(data[: self._taken]))
-            self._rest = visible_lines(text).encode("utf-8", "backslashreplace")
+            shown = visible_lines(text)
+            if self._step_log:
+                shown = self._without_commands(shown)
+            self._rest = shown.encode("utf-8", "backslashreplace")
         while self._rest:
             written = self._sink.write(memoryview(self._rest))
             if not written:
@@ -46,3 +52,21 @@ class VisibleSink:
             self._rest = self._rest[written:]
         done, self._taken = self._taken, 0
         return done
+
+    def _without_commands(self, text: str) -> str:
+        """Break `::` where a line begins with it, and `##[` anywhere.
+
+        Source: actions/runner, ActionCommand.cs, TryParseV2 and TryParse.
+        """
+        out = []
+        for char in text:
+            begins = char == ":" and self._first == ":"
+            inside = char == "[" and self._last == "##"
+            out.append(f"\\x{ord(char):02x}" if begins or inside else char)
+            if char == "\n":
+                self._first = self._last = ""
+            else:
+                # Of a line, its first two characters that are not blank and its last two decide.
+                self._first = (self._first + char).lstrip()[:2]
+                self._last = (self._last + char)[-2:]
+        return "".join(out)

@@ -9,7 +9,7 @@ from beddel_cli.errors import RefusedError
 from beddel_cli.host import Host
 from beddel_cli.job import Job
 from beddel_cli.limits import FIELDS, Limits, exceeding, format_limit, tightest
-from beddel_cli.plan import Plan, make_plan, refusals
+from beddel_cli.plan import Plan, Wishes, make_plan, refusals
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
 from tests.support.values import JOB, PROFILE, finding
@@ -53,7 +53,7 @@ def hosts(draw: st.DrawFn) -> Host:
 
 def decide(job: Job, profile: Profile, host: Host, flags: Limits) -> Plan | RefusedError:
     try:
-        return make_plan(job, profile, host, flags)
+        return make_plan(job, profile, host, Wishes(flags))
     except RefusedError as error:
         return error
 
@@ -144,7 +144,7 @@ def test_a_plan_is_refused_for_the_first_of_all_reasons_and_only_then(
     job: Job, profile: Profile, host: Host, flags: Limits
 ) -> None:
     """There are reasons just when there is no plan, one for each thing that is not allowed."""
-    found = refusals(job, profile, host, flags)
+    found = refusals(job, profile, host, Wishes(flags))
     decided = decide(job, profile, host, flags)
     if isinstance(decided, Plan):
         assert found == ()

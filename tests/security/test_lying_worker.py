@@ -37,7 +37,7 @@ from beddel_cli.isolate.supervisor import Worker
 from beddel_cli.job import Job, parse_job
 from beddel_cli.limits import Limits
 from beddel_cli.outcome import Outcome, judge
-from beddel_cli.plan import Plan, make_plan
+from beddel_cli.plan import Plan, Wishes, make_plan
 from beddel_cli.profile import PROTECTIONS, load_profile
 from tests.support import processes
 from tests.support.cli import LATE_SECONDS, Home, has_traceback
@@ -113,7 +113,7 @@ def _job() -> Job:
 def _plan() -> Plan:
     findings = tuple(Finding(name, True, "a test", "a test") for name in PROTECTIONS)
     host = Host("Linux", "x86_64", "6.0", GUEST_PAGES * PAGE_BYTES, findings)
-    return make_plan(_job(), load_profile("ultra-secure"), host, Limits(wall_ns=WALL_NS))
+    return make_plan(_job(), load_profile("ultra-secure"), host, Wishes(Limits(wall_ns=WALL_NS)))
 
 
 def _run(main: Main, request: Request | None = None) -> Outcome:

@@ -18,8 +18,6 @@ from typing import NoReturn
 
 import pytest
 
-from beddel_cli.process.cgroup import Asked, make_leaf
-
 _CREATE_RULESET = 444
 _CLONE_NEWUSER = 0x10000000
 

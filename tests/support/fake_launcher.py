@@ -1,8 +1,8 @@
 """A launcher without walls: a program in a process-id namespace of its own, and nothing else.
 
-It keeps the protocol of `beddel_cli.process.launch.Launcher`, as far as `supervise` uses it, so that
-clocks, streams, limits and endings are tried without what the walls need. The init reports over a
-socket; it dies with the test, and with it the tree.
+It keeps the protocol of `beddel_cli.process.launch.Launcher`, as far as `supervise` uses it, so
+that clocks, streams, limits and endings are tried without what the walls need. The init reports
+over a socket; it dies with the test, and with it the tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import termios
 from collections.abc import Sequence
 from contextlib import suppress
 
-from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED, Event
+from beddel_cli.process.messages import ENDED, FAULT, NOT_STARTED, STARTED, Event
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000

@@ -12,7 +12,7 @@ from beddel_cli.job import CodePlace, Job
 from beddel_cli.keys import SigningKey
 from beddel_cli.limits import Limits
 from beddel_cli.outcome import Outcome
-from beddel_cli.plan import Plan, make_plan
+from beddel_cli.plan import Plan, Wishes, make_plan
 from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
@@ -158,7 +158,7 @@ def host(*missing: str, isolate_bytes: int = 9 * 65536) -> Host:
 
 def plan(job: Job = JOB, profile: Profile = PROFILE, flags: Limits | None = None) -> Plan:
     """Give the plan of a job on a machine that enforces everything."""
-    return make_plan(job, profile, host(), flags or Limits())
+    return make_plan(job, profile, host(), Wishes(flags or Limits()))
 
 
 def answer(report: Report | None = REPORT, **more: Any) -> Answer:
@@ -212,6 +212,8 @@ def finished(outcome: Outcome, **changes: Any) -> Finished:
         bundle_path=None,
         predicate_path=None,
         snapshot_path=None,
+        collected=None,
+        results_path=None,
         wall_ns=20_000_000,
         cpu_ns=15_000_000,
         warnings=(),

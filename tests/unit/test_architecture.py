@@ -78,7 +78,6 @@ ALLOWED: dict[str, set[str]] = {
     "starter": {*BOTTOM, "files", "home"},
     "render": {"home", "limits", "outcome", "receipt", "terminal"},
     "github_actions": {"errors", "render", "terminal"},
-    "process.program": {"record"},
     "process.mount_rules": BOTTOM,
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
     "process.collect_rules": {"record"},

@@ -11,7 +11,7 @@ from beddel_cli.explain import Explanation, Question, SourceLine, Value, explain
 from beddel_cli.host import Host
 from beddel_cli.job import parse_job
 from beddel_cli.limits import Limits
-from beddel_cli.plan import make_plan, refusals
+from beddel_cli.plan import Wishes, make_plan, refusals
 from beddel_cli.profile import PROTECTIONS, Profile, parse_profile
 from beddel_cli.profile_comparison import Beyond
 from beddel_cli.record import changed
@@ -119,7 +119,7 @@ def test_a_job_that_asks_for_determinism_decides_the_clock() -> None:
 def test_the_plan_is_the_one_that_run_makes(flags: Limits) -> None:
     found = answer(flags=flags)
     job = parse_job(JOB_TEXT.encode(), "one.yaml")
-    assert found.plan == make_plan(job, PROFILE, host(), flags)
+    assert found.plan == make_plan(job, PROFILE, host(), Wishes(flags))
     digests = {item.name: item.sha256 for item in found.digests}
     assert found.plan is not None
     assert digests["plan"] == found.plan.digest
@@ -133,7 +133,7 @@ def test_all_reasons_are_told_and_run_raises_the_first() -> None:
     greedy = JOB_TEXT.replace("1MiB", "3MiB").replace("2s", "6s")
     flags = Limits(fuel=2000, output_bytes=1 << 20)
     on = host("landlock", "seccomp", isolate_bytes=4 * MIB)
-    found = answer(greedy, flags=flags, on=on)
+    found = answer(greedy, flags=Wishes(flags), on=on)
     assert [(item.reason, item.needs) for item in found.refusals] == [
         ("limits", "memory 3MiB"),
         ("limits", "timeout 6s"),
@@ -151,9 +151,9 @@ def test_all_reasons_are_told_and_run_raises_the_first() -> None:
     assert found.plan is None
     assert {item.name: item.sha256 for item in found.digests}["plan"] is None
     job = parse_job(greedy.encode(), "one.yaml")
-    (first, *_) = refusals(job, PROFILE, on, flags)
+    (first, *_) = refusals(job, PROFILE, on, Wishes(flags))
     with pytest.raises(type(first), match="the job asks for more memory than mine grants: 3MiB"):
-        make_plan(job, PROFILE, on, flags)
+        make_plan(job, PROFILE, on, Wishes(flags))
     assert exit_code(found) == 1
 
 

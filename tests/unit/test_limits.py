@@ -14,6 +14,7 @@ from beddel_cli.limits import (
     Limits,
     as_json,
     exceeding,
+    fields_of,
     format_limit,
     parse_limit,
     tightest,
@@ -158,5 +159,7 @@ def test_exceeding_names_the_limits_that_are_looser_and_no_others() -> None:
 def test_every_limit_is_in_the_table_once_and_in_json() -> None:
     names = [field.field for field in FIELDS]
     assert sorted(names) == sorted(Limits.__match_args__)
-    assert list(as_json(Limits())) == names
-    assert as_json(Limits(fuel=3))["fuel"] == 3
+    for use in ("isolate", "program"):
+        assert list(as_json(Limits(), use)) == [field.field for field in fields_of(use)]
+    assert as_json(Limits(fuel=3), "isolate")["fuel"] == 3
+    assert "fuel" not in as_json(Limits(), "program")

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from beddel_cli.errors import BeddelError, JobError, NotFoundError, Place, RefusedError, UsageError
+from beddel_cli.files import Reach
 from beddel_cli.home import Places
 from beddel_cli.process import mount_sources
 from beddel_cli.process.mount_rules import MountRequest, Protected
-from beddel_cli.process.mount_sources import Opened, Reach, open_sources, protected_folders
+from beddel_cli.process.mount_sources import Opened, open_sources, protected_folders
 from tests.support.capabilities import give_up, require
 
 NO_REACH = Reach(None, ())

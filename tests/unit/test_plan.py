@@ -7,7 +7,7 @@ import pytest
 from beddel_cli.errors import RefusedError
 from beddel_cli.host import Host
 from beddel_cli.limits import Limits
-from beddel_cli.plan import camel_case, make_plan, policy_json
+from beddel_cli.plan import Wishes, camel_case, make_plan, policy_json
 from beddel_cli.profile import PROTECTIONS
 from beddel_cli.record import changed
 from tests.support.values import JOB, LIMITS, MIB, PROFILE, host, place, plan
@@ -17,7 +17,7 @@ NONE = Limits()
 
 def refused(job: Limits = NONE, flags: Limits = NONE, on: Host | None = None) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
-        make_plan(changed(JOB, limits=job), PROFILE, on or host(), flags)
+        make_plan(changed(JOB, limits=job), PROFILE, on or host(), Wishes(flags))
     return caught.value
 
 
@@ -70,7 +70,7 @@ def test_a_job_that_asks_for_more_is_refused_with_both_figures_and_its_place() -
         JOB, limits=Limits(wall_ns=6_000_000_000), limit_places=(("wall_ns", place(9, 12)),)
     )
     with pytest.raises(RefusedError) as caught:
-        make_plan(job, PROFILE, host(), Limits())
+        make_plan(job, PROFILE, host(), Wishes(Limits()))
     error = caught.value
     assert error.message == "the job asks for more timeout than tight grants: 6s, at most 5s"
     assert str(error.place) == "one.yaml:9:12"
@@ -107,7 +107,7 @@ def test_a_protection_that_nobody_looked_at_is_missing() -> None:
 
 def test_a_protection_that_is_not_required_may_be_missing_and_is_not_in_force() -> None:
     loose = changed(PROFILE, required=frozenset(("seccomp",)))
-    made = make_plan(JOB, loose, host("landlock"), Limits())
+    made = make_plan(JOB, loose, host("landlock"), Wishes(Limits()))
     assert "landlock" not in [item.name for item in made.in_force]
 
 
@@ -123,8 +123,8 @@ def test_memory_in_which_no_isolate_fits_is_refused() -> None:
 
 def test_the_digest_is_of_the_policy_and_not_of_the_machine() -> None:
     loose = changed(PROFILE, required=frozenset(("seccomp",)))
-    here = make_plan(JOB, loose, host(), Limits())
-    there = make_plan(JOB, loose, host("landlock", isolate_bytes=1), Limits())
+    here = make_plan(JOB, loose, host(), Wishes(Limits()))
+    there = make_plan(JOB, loose, host("landlock", isolate_bytes=1), Wishes(Limits()))
     assert here.digest == there.digest
     assert plan(flags=Limits(fuel=7)).digest != plan().digest
     assert plan(changed(JOB, id="two")).digest != plan().digest

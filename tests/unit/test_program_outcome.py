@@ -38,7 +38,7 @@ def _answer(**changes: Any) -> ProgramAnswer:
 
 
 # What came back -> status, reason, exit code, limit, message.
-ENDINGS = {
+ENDINGS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     "exit 0": ({}, ("success", "ok", 0, None, None)),
     "its own code": (
         {"exit_code": 3},
