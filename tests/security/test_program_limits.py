@@ -48,8 +48,10 @@ CHILDREN = (
     "  os._exit(0)\n"
     "time.sleep(0.6)\nprint('had it')"
 )
-MEMFD = "import os\nf=os.memfd_create('x')\n"
+MEMFD = (
+    "import os\nf=os.memfd_create('x')\n"
     "for i in range(N): os.write(f,bytes(1<<20))\nprint('had it')"
+)
 TMPFS = (
     "f=open('/dev/shm/beddel-test','wb')\nimport os\nos.unlink('/dev/shm/beddel-test')\n"
     "for i in range(N):\n f.write(bytes(1<<20))\n f.flush()\nprint('had it')"

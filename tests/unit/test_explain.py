@@ -69,7 +69,7 @@ def answer(
     question = Question(
         job=parse_job(job.encode(), "one.yaml"),
         profile=parse_profile(profile.encode(), "mine.yaml", built_in=False),
-        flags=flags or Limits(),
+        flags=Wishes(flags or Limits()),
         profile_file="mine.yaml",
         profile_source=profile.encode(),
         input_from="job",
@@ -133,7 +133,7 @@ def test_all_reasons_are_told_and_run_raises_the_first() -> None:
     greedy = JOB_TEXT.replace("1MiB", "3MiB").replace("2s", "6s")
     flags = Limits(fuel=2000, output_bytes=1 << 20)
     on = host("landlock", "seccomp", isolate_bytes=4 * MIB)
-    found = answer(greedy, flags=Wishes(flags), on=on)
+    found = answer(greedy, flags=flags, on=on)
     assert [(item.reason, item.needs) for item in found.refusals] == [
         ("limits", "memory 3MiB"),
         ("limits", "timeout 6s"),
