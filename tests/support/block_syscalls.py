@@ -23,6 +23,8 @@ _SECCOMP = 277 if _ARM else 317
 _CAPSET = 91 if _ARM else 126
 _PRLIMIT = 261 if _ARM else 302
 _SETRLIMIT = 164 if _ARM else 160
+_UNSHARE, _CLONE, _MOUNT, _PIVOT_ROOT = (97, 220, 40, 41) if _ARM else (272, 56, 165, 155)
+_OPEN_TREE, _CLONE_PARENT_AND_SIGCHLD = 428, 0x8000 | 17
 _SET_SECCOMP, _SET_NO_NEW_PRIVS = 22, 38
 
 
@@ -54,6 +56,12 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
     "capset": (Block(_CAPSET, errno.EPERM),),
     "openat2-missing": (Block(437, errno.ENOSYS),),
     "openat2-not-permitted": (Block(437, errno.EPERM),),
+    "unshare-refused": (Block(_UNSHARE, errno.EPERM),),
+    "unshare-missing": (Block(_UNSHARE, errno.ENOSYS),),
+    "clone-refused": (Block(_CLONE, errno.EPERM, _CLONE_PARENT_AND_SIGCHLD),),
+    "mount-refused": (Block(_MOUNT, errno.EPERM),),
+    "open-tree-missing": (Block(_OPEN_TREE, errno.ENOSYS),),
+    "pivot-root-refused": (Block(_PIVOT_ROOT, errno.EPERM),),
     "rlimits": (Block(_PRLIMIT, errno.EPERM), Block(_SETRLIMIT, errno.EPERM)),
 }
 
