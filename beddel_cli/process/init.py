@@ -222,6 +222,10 @@ def _taken_ids() -> frozenset[int]:
 
 
 def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
+    with _At("init"):
+        if os.getpid() != 1:
+            # It signals everyone it can see: outside of a namespace of its own that is the host.
+            raise OSError(errno.ENOSYS, "no PID namespace of its own")
     with _At("start"):
         _die_with(parent)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
@@ -232,6 +236,7 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
     with _At("network"):
         _raise_loopback()
         _call_it_sandbox()
+    filters = rights.usual_filters()
     waiting_ns = monotonic_ns()
     with _At("request"):
         request, descriptors = _receive(channel)
@@ -244,7 +249,7 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
         filesystem.enter()
     with _At("terminal"):
         terminal = _open_terminal(request.terminal)
-    given = rights.give_up(_limits(request), built.writable, _grants(request))
+    given = rights.give_up(_limits(request), built.writable, _grants(request), filters)
     with _At("start"):
         # Changing credentials undoes both.
         _die_with(parent)

@@ -115,13 +115,28 @@ def written_rights(abi: int, *, folder: bool) -> int:
     return rights if folder else rights & _OF_FILES
 
 
-def give_up(limits: Limits, writable: tuple[str, ...], grants: Grants) -> Given:
+def usual_filters() -> dict[Grants, bytes]:
+    """Assemble the filters that most programs get, ahead of knowing the program."""
+    machine = os.uname().machine
+    if machine not in kernel.MACHINES:
+        return {}
+    usual = (Grants(unix_sockets=True, ownerless_memory=counted) for counted in (True, False))
+    return {grants: filter_program(machine, grants) for grants in usual}
+
+
+def give_up(
+    limits: Limits,
+    writable: tuple[str, ...],
+    grants: Grants,
+    filters: dict[Grants, bytes],
+) -> Given:
     """Apply every restriction, and say how each step went.
 
     A step that fails does not stop the ones after it: the plan decides whether that is acceptable.
 
     Args:
         writable: the places that may be written to, as they are called inside.
+        filters: those that are assembled already.
     """
     step = _errno_of
     limited = step(lambda: _lower(limits))
@@ -134,7 +149,7 @@ def give_up(limits: Limits, writable: tuple[str, ...], grants: Grants) -> Given:
         abi = kernel.landlock_abi()
         landlock = step(lambda: _restrict_files(abi, writable))
     probe = step(_write_probe) if control == 0 else None
-    seccomp = step(lambda: kernel.install_filter(_program(grants)))
+    seccomp = step(lambda: kernel.install_filter(filters.get(grants) or _program(grants)))
     return Given(
         rlimits=limited,
         capabilities=capabilities,
