@@ -26,7 +26,6 @@ import errno
 import os
 import select
 import struct
-from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
@@ -396,16 +395,21 @@ class Launcher:
         self._say(messages.TERMINATE)
 
     def _say(self, word: bytes) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+        try:
             self._channel.send(word, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            return
 
     def kill(self) -> None:
         """Send SIGKILL to the init, and so to everything inside. Never raises when gone."""
         from _signal import pidfd_send_signal
 
-        if self.pidfd is not None:
-            with suppress(ProcessLookupError):
-                pidfd_send_signal(self.pidfd, _SIGKILL)
+        if self.pidfd is None:
+            return
+        try:
+            pidfd_send_signal(self.pidfd, _SIGKILL)
+        except ProcessLookupError:
+            return
 
     def finish(self) -> resource.struct_rusage | None:
         """Kill what is left, wait until the last process is dead, and reap the init.
@@ -432,15 +436,16 @@ class Launcher:
 
     def _finish_launcher(self) -> None:
         """End a launcher whose init this process may not know of yet."""
-        if self._launcher is None:
+        launcher = self._launcher
+        if launcher is None:
             return
         # Not killed before it has told of the init, which would be a child nobody knew of.
-        with suppress(_Refused, MessageError):
+        try:
             self._learn_of_init()
-        if self._launcher is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._launcher, _SIGKILL)
-            os.waitpid(self._launcher, 0)
+        except (_Refused, MessageError):
+            # Not reaped yet, so that its id is still its own.
+            os.kill(launcher, _SIGKILL)
+            os.waitpid(launcher, 0)
             self._launcher = None
 
     def close(self) -> None:
