@@ -165,12 +165,13 @@ def explain_cgroup(what: str, detail: str, number: int, facts: Facts) -> Remedy:
     named = f"{what}: {detail}"
     if number:
         named += f" ({errno.errorcode.get(number, number)}: {os.strerror(number)})"
-    if number == errno.EROFS or facts.container is not None:
+    may_not = number in (errno.EACCES, errno.EPERM)
+    if number == errno.EROFS or (may_not and facts.root and facts.container is not None):
         return Remedy(
             named,
             "docker run --cgroupns private -v /sys/fs/cgroup:/sys/fs/cgroup:rw --privileged …",
         )
-    if number in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOTSUP):
+    if may_not or number in (errno.EBUSY, errno.ENOTSUP):
         return Remedy(named, "systemd-run --user --scope -p Delegate=yes beddel-cli …")
     if number == errno.ENOENT:
         return Remedy(named, "sudo mount -t cgroup2 none /sys/fs/cgroup")
