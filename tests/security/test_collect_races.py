@@ -19,7 +19,7 @@ from beddel_cli.errors import BeddelError
 from beddel_cli.process.collect import collect_results, open_results, write_back
 from beddel_cli.process.collect_rules import Caps
 
-ROUNDS = 3000
+ROUNDS = 2000
 CAPS = Caps(total_bytes=1 << 20, entries=100)
 
 
@@ -77,9 +77,9 @@ def flip(folder: Path, name: str, victim: Path) -> Callable[[int], None]:
     (folder / "aside").symlink_to(victim)
 
     def step(turn: int) -> None:
-        os.rename(folder / name, folder / f"third{turn % 2}")
+        os.rename(folder / name, folder / f"third{turn}")
         os.rename(folder / "aside", folder / name)
-        os.rename(folder / f"third{turn % 2}", folder / "aside")
+        os.rename(folder / f"third{turn}", folder / "aside")
 
     return step
 
