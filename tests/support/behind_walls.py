@@ -9,7 +9,6 @@ from pathlib import Path
 
 from beddel_cli.process.cgroup import Asked, make_leaf
 from beddel_cli.process.launch import ENDED, STARTED, Launcher
-
 from beddel_cli.process.program import Mount, Program
 
 

@@ -45,7 +45,16 @@ ALLOWED: dict[str, set[str]] = {
     "key_environment": BOTTOM,
     "dsse": BOTTOM,
     "verify": {*BOTTOM, "dsse", "json_strict"},
-    "job": {*BOTTOM, "checked_yaml", "files", "json_strict", "limits", "shape", "yaml_safe"},
+    "job": {
+        *BOTTOM,
+        "process.mount_rules",
+        "checked_yaml",
+        "files",
+        "json_strict",
+        "limits",
+        "shape",
+        "yaml_safe",
+    },
     "profile": {*BOTTOM, "checked_yaml", "files", "limits", "shape"},
     "host": {"record"},
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
@@ -95,7 +104,7 @@ STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.jav
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
-    *("process.mount_rules", "process.collect_rules", "process.remedies"),
+    *("process.mount_rules", "process.collect_rules"),
 )
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
