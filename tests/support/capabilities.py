@@ -18,6 +18,8 @@ from typing import NoReturn
 
 import pytest
 
+from beddel_cli.process.cgroup import Asked, make_leaf
+
 _CREATE_RULESET = 444
 _CLONE_NEWUSER = 0x10000000
 
@@ -74,6 +76,28 @@ def _overlay() -> str | None:
     return None if done.returncode == 0 else f"no overlay: {done.stderr.strip()}"
 
 
+def _cgroup() -> str | None:
+    """A leaf that limits memory, processes and CPUs, whatever the version."""
+    leaf, problems = make_leaf(Asked(64 << 20, 16, 500))
+    held = set(leaf.held) if leaf is not None else set()
+    if leaf is not None:
+        leaf.remove()
+    if held == {"memory", "pids", "cpu", "cpuacct"}:
+        return None
+    return "; ".join(f"{each.what}: {os.strerror(each.errno)}" for each in problems)
+
+
+def _process_namespace() -> str | None:
+    """A process-id namespace: as root, or in a user namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = os.fork()
+    if pid == 0:
+        failed = libc.unshare(0x20000000 | (0 if os.geteuid() == 0 else 0x10000000))
+        os._exit(ctypes.get_errno() if failed else 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return f"no process-id namespace: {os.strerror(status)}" if status else None
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "linux": _linux,
     "root": _root,
@@ -82,7 +106,11 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,
-    "overlay": _overlay,
+    "cgroup": _cgroup,
+    "process-namespace": _process_namespace,
+    "user-namespaces": _user_namespaces,
+    "system-python": _system_python,
+    "compiler": _compiler,
 }
 
 
