@@ -67,12 +67,14 @@ class DescriptorSink:
         self._own: int | None = None
         self._most = _CHUNK_BYTES
         self._ask_first = False
-        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(descriptor)):
+        terminal = stat.S_ISCHR(mode) and os.isatty(descriptor)
+        if terminal or stat.S_ISFIFO(mode):
             self._own = _reopen(descriptor, os.O_WRONLY)
-        if self._own is None and not stat.S_ISREG(mode):
+        # Files and devices such as /dev/null have no reader who could be slow.
+        if self._own is None and (terminal or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             # Small pieces, and each only after asking, do not block either.
             self._ask_first = True
-            self._most = _SURE_OF_A_TERMINAL if stat.S_ISCHR(mode) else _SURE_OF_A_PIPE
+            self._most = _SURE_OF_A_TERMINAL if terminal else _SURE_OF_A_PIPE
         self.descriptor = descriptor if self._own is None else self._own
 
     def write(self, data: memoryview) -> int:
@@ -128,17 +130,15 @@ class Pipes:
         inner_in, self.stdin = os.pipe()
         self.stdout, inner_out = os.pipe()
         self.stderr, inner_error = os.pipe()
-        self.program_ends = (inner_in, inner_out, inner_error)
-        self._sent = False
+        self.program_ends: tuple[int, ...] = (inner_in, inner_out, inner_error)
         for descriptor in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(descriptor, False)
 
     def close_program_ends(self) -> None:
         """Close the program's ends here, without which its output would have no end."""
-        if not self._sent:
-            self._sent = True
-            for descriptor in self.program_ends:
-                os.close(descriptor)
+        for descriptor in self.program_ends:
+            os.close(descriptor)
+        self.program_ends = ()
 
     def close(self) -> None:
         """Close everything: for a run that did not come about."""
