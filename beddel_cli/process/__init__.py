@@ -13,9 +13,11 @@ supervisor's word starts the program, which inherits the loss.
     kernel      the system calls Python has no function for
     cgroup      a leaf of its own for the program's tree, where one may be made
     tree        the same figures from /proc where none may
-    supervise   clock, streams, limits and endings of a running program
-    collect     what the program left, taken out after its last process is dead; collect_rules
-                (pure) says what of it is taken
-    mount_rules which host files and folders may be shown at all (pure)
-    mount_sources opening them, once, and judging what was opened
+    meters      what limits are checked against, by the best source, as seldom as is safe
+    streams     the program's standard streams, relayed by a loop that nobody can block
+    signals     signals to this command, noted while a program runs
+    outer_terminal  the caller's terminal while the program has one of its own
+    supervise   the loop over clock, streams, limits and signals; the ending
+    collect     what the program left, taken out after its last process is dead
+    mount_rules which host folders may be shown at all (pure), and opening them safely
 """

@@ -212,7 +212,10 @@ class Meters:
         """
         charged = None if self._leaf is None else self._leaf.usage()
         self._look_at_disk()
-        if charged is not None and charged.processes_refused:
+        # The rlimit behind the controller may refuse first, and then only the peak tells.
+        if charged is not None and (
+            charged.processes_refused or (charged.processes_peak or 0) >= self._limits.processes
+        ):
             self._reached.add("processes")
         cpu_ns, cpu_source = self._cpu_ns, "init rusage and /proc tree, sampled"
         if self._cpu_by_leaf and charged is not None and charged.cpu_ns is not None:

@@ -18,7 +18,8 @@ import termios
 from collections.abc import Sequence
 from contextlib import suppress
 
-from beddel_cli.process.messages import ENDED, FAULT, NOT_STARTED, STARTED, Event
+from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED
+from beddel_cli.process.messages import Event
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000
@@ -217,7 +218,8 @@ def _program(
 ) -> None:
     os.setsid()
     if processes is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        # The init and the process that waits for it count too.
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes + 2, processes + 2))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
