@@ -197,12 +197,12 @@ def _rlimits(walls: Walls, observed: Observed) -> Finding:
             "rlimits",
             True,
             "setrlimit: no core dumps; bounded files, processes, file size and queues",
-            "prlimit of the init: RLIMIT_CORE 0",
+            "/proc/PID/limits of the init: core file size 0",
         )
     found = (
         _said(walls.rlimits, "setrlimit")
         if walls.rlimits
-        else f"prlimit of the init shows CORE {observed.core_limit}"
+        else f"/proc/PID/limits of the init shows a core file size of {observed.core_limit}"
     )
     return missing("rlimits", found, "allow setrlimit and prlimit64 for your own processes")
 

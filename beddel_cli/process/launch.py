@@ -555,12 +555,16 @@ def _status_of(pid: int | str | None) -> dict[str, str]:
 
 
 def _core_limit(pid: int | None) -> int | None:
-    import resource
+    """Read the hard limit out of /proc, which shows it also where prlimit(2) may not look.
 
+    The init has another id than root's supervisor, and no capability of ours counts inside.
+    """
     try:
-        return resource.prlimit(pid or -1, resource.RLIMIT_CORE)[1]
-    except (OSError, ValueError):
+        with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+            hard = next(line.split()[5] for line in file if line.startswith("Max core file size"))
+    except (OSError, StopIteration):
         return None
+    return int(hard) if hard.isdigit() else None
 
 
 def _integer(text: str | None, radix: int) -> int | None:

@@ -130,15 +130,17 @@ class Pipes:
         inner_in, self.stdin = os.pipe()
         self.stdout, inner_out = os.pipe()
         self.stderr, inner_error = os.pipe()
-        self.program_ends: tuple[int, ...] = (inner_in, inner_out, inner_error)
+        self.program_ends = (inner_in, inner_out, inner_error)
+        self._sent = False
         for descriptor in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(descriptor, False)
 
     def close_program_ends(self) -> None:
         """Close the program's ends here, without which its output would have no end."""
-        for descriptor in self.program_ends:
-            os.close(descriptor)
-        self.program_ends = ()
+        if not self._sent:
+            self._sent = True
+            for descriptor in self.program_ends:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Close everything: for a run that did not come about."""

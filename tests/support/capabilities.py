@@ -98,6 +98,25 @@ def _process_namespace() -> str | None:
     return f"no process-id namespace: {os.strerror(status)}" if status else None
 
 
+def _user_namespaces() -> str | None:
+    """A child tries, since no setting says it all: sysctls, AppArmor, seccomp, limits."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(min(ctypes.get_errno(), 125) if libc.unshare(_CLONE_NEWUSER) else 0)
+    _, status = os.waitpid(child, 0)
+    number = os.waitstatus_to_exitcode(status)
+    return None if number == 0 else f"user namespaces are refused: {os.strerror(number)}"
+
+
+def _system_python() -> str | None:
+    return None if os.path.exists("/usr/bin/python3") else "needs /usr/bin/python3 for the probes"
+
+
+def _compiler() -> str | None:
+    return None if shutil.which("cc") else "needs a C compiler"
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "linux": _linux,
     "root": _root,
@@ -106,6 +125,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,
+    "overlay": _overlay,
     "cgroup": _cgroup,
     "process-namespace": _process_namespace,
     "user-namespaces": _user_namespaces,
