@@ -45,6 +45,7 @@ REASONS: dict[str, tuple[str, int, str | None]] = {
     "fuel": (LIMIT, 124, "fuel"),
     "output": (LIMIT, 124, "max_output"),
     "cpu": (LIMIT, 124, "cpu_time"),
+    "processes": (LIMIT, 124, "processes"),
     "disk": (LIMIT, 124, "disk"),
     "inodes": (LIMIT, 124, "inodes"),
     "memory": (LIMIT, 137, "memory"),

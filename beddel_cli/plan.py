@@ -169,6 +169,14 @@ def effective_limits(job: Job, profile: Profile, wishes: Wishes) -> Limits:
     return tightest(tightest(most, job.limits), wishes.limits)
 
 
+def clamped(tier: str | None, profile: Profile) -> tuple[LimitField, ...]:
+    """Give the limits in which a tier is larger than the profile, which then decides."""
+    grants = profile.grants(PROGRAM)
+    if tier is None or grants is None:
+        return ()
+    return exceeding(TIERS[tier], grants.limits)
+
+
 def _no_programs(profile: Profile) -> RefusedError:
     return RefusedError(
         f"{profile.name} grants nothing to programs",

@@ -23,6 +23,8 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _REASON_OF_LIMIT = {
     "timeout": "wall",
     "cpu_time": "cpu",
+    "cpus": "cpu",
+    "processes": "processes",
     "memory": "memory",
     "max_output": "output",
     "disk": "disk",
@@ -55,7 +57,8 @@ def _ending(plan: Plan, name: str, answer: ProgramAnswer) -> Outcome:
         return _not_started(name, answer.start_errno)
     if answer.limit is not None:
         by = "kernel" if answer.limit == "memory" and answer.signal else "supervisor"
-        return _make(_REASON_OF_LIMIT[answer.limit], _limit(plan, answer.limit), ended_by=by)
+        ended = _make(_REASON_OF_LIMIT[answer.limit], _limit(plan, answer.limit), ended_by=by)
+        return changed(ended, limit=answer.limit)
     if answer.signal is not None:
         return changed(
             _make("signal", f"{name} was ended by {_signal_name(answer.signal)}"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 
 from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json
+from beddel_cli.limits import use_of
 from beddel_cli.plan import camel_case, policy_json
 from beddel_cli.record import record
 
@@ -264,7 +265,8 @@ def _sandbox(run: Run) -> dict[str, Any] | None:
 
 
 def _controls(run: Run) -> list[dict[str, Any]]:
-    required = run.profile.required
+    grants = run.profile.grants(use_of(run.job.runtime))
+    required = frozenset() if grants is None else grants.required
     return [
         {
             "name": item.name,

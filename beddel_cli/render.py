@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 
-from beddel_cli.limits import BY_KEY, FIELDS, as_json, format_limit, use_of
+from beddel_cli.figures import NOT_MEASURED, counted, milliseconds, seconds, size_text
+from beddel_cli.limits import BY_KEY, PROGRAM, as_json, fields_of, format_limit, use_of
 from beddel_cli.outcome import FAILURE, LIMIT, REFUSED, SUCCESS
 from beddel_cli.receipt import sha256
+from beddel_cli.render_program import (
+    files_json,
+    memory_json,
+    program_access,
+    program_details,
+    program_rows,
+    stream_json,
+    time_json,
+)
 from beddel_cli.terminal import coloured, visible
 
 TYPE_CHECKING = False
@@ -25,7 +35,6 @@ _WALL_NAMES = {
     "capabilities": "caps",
 }
 _LAST_CONSOLE_LINES = 5
-NOT_MEASURED = "not measured"
 
 
 def summary(run: Finished, *, colour: bool, verbose: bool) -> str:
@@ -46,13 +55,9 @@ def summary_rows(run: Finished, *, verbose: bool = False) -> list[tuple[str, str
         *reason_rows(run),
         *_console_rows(outcome, everything=verbose),
         ("profile", _profile(run)),
-        ("time", _time(run)),
-        ("memory", _memory(run)),
-        ("worker", _worker(outcome.usage)),
-        ("fuel", _fuel(run)),
-        ("output", _output(outcome)),
+        *(program_rows(run) if _is_program(run) else _isolate_rows(run)),
         ("walls", _walls(run)),
-        ("access", _access(run)),
+        ("access", program_access(run) if _is_program(run) else _access(run)),
         *(_details(run) if verbose else ()),
         *(("warning", visible(text)) for text in run.warnings),
         ("receipt", visible(run.receipt_path)),
@@ -61,6 +66,20 @@ def summary_rows(run: Finished, *, verbose: bool = False) -> list[tuple[str, str
         *((("heap", visible(run.snapshot_path)),) if run.snapshot_path else ()),
         ("key", _key(run)),
         ("verify", _verify_command(run)),
+    ]
+
+
+def _is_program(run: Finished) -> bool:
+    return use_of(run.job.runtime) == PROGRAM
+
+
+def _isolate_rows(run: Finished) -> list[tuple[str, str]]:
+    return [
+        ("time", _time(run)),
+        ("memory", _memory(run)),
+        ("worker", _worker(run.outcome.usage)),
+        ("fuel", _fuel(run)),
+        ("output", _output(run.outcome)),
     ]
 
 
@@ -115,7 +134,7 @@ def _reason(run: Finished) -> str:
         if outcome.ended_by is not None:
             text += f"; ended by the {outcome.ended_by}"
         if outcome.reason == "wall":
-            text += f" after {_seconds(outcome.usage.wall_ns)}"
+            text += f" after {seconds(outcome.usage.wall_ns)}"
     return text
 
 
@@ -136,7 +155,8 @@ def _next(run: Finished) -> str | None:
         return None
     field = BY_KEY[key]
     have = getattr(run.plan.limits, field.field)
-    most = getattr(run.profile.limits, field.field)
+    grants = run.profile.grants(use_of(run.job.runtime))
+    most = have if grants is None else getattr(grants.limits, field.field)
     flag = "--" + key.replace("_", "-")
     written = format_limit(field, most)
     if have >= most:
@@ -154,8 +174,8 @@ def _time(run: Finished) -> str:
     usage = run.outcome.usage
     if usage.wall_ns is None:
         return NOT_MEASURED
-    guest = "" if usage.guest_wall_ns is None else f" (guest {_ms(usage.guest_wall_ns)})"
-    return f"{_ms(run.wall_ns)} wall, {_ms(run.cpu_ns)} CPU{guest}"
+    guest = "" if usage.guest_wall_ns is None else f" (guest {milliseconds(usage.guest_wall_ns)})"
+    return f"{milliseconds(run.wall_ns)} wall, {milliseconds(run.cpu_ns)} CPU{guest}"
 
 
 def _memory(run: Finished) -> str:
@@ -169,7 +189,7 @@ def _memory(run: Finished) -> str:
 def _worker(usage: Usage) -> str:
     if usage.worker_anonymous_bytes is None:
         return NOT_MEASURED
-    samples = f"{usage.worker_samples} sample" + ("" if usage.worker_samples == 1 else "s")
+    samples = counted(usage.worker_samples, "sample")
     return (
         f"{usage.worker_anonymous_bytes / (1 << 20):.1f} MiB anonymous peak (smaps PSS, {samples})"
     )
@@ -186,12 +206,12 @@ def _output(outcome: Outcome) -> str:
     text = "none"
     if outcome.output is not None:
         digest = sha256(outcome.output)["sha256"]
-        text = f"{_bytes(len(outcome.output))} sha256:{digest[:16]}…"
+        text = f"{size_text(len(outcome.output))} sha256:{digest[:16]}…"
     entries = len(outcome.console)
     if entries:
-        text += f"; console {entries} line" + ("" if entries == 1 else "s")
+        text += f"; console {counted(entries, 'line')}"
     if outcome.console_dropped_bytes:
-        text += f", {_bytes(outcome.console_dropped_bytes)} dropped"
+        text += f", {size_text(outcome.console_dropped_bytes)} dropped"
     return text
 
 
@@ -231,24 +251,28 @@ def _details(run: Finished) -> list[tuple[str, str]]:
     rows = [("run", run.run_id), ("tenant", visible(run.tenant))]
     if run.plan is not None:
         origins = dict(run.plan.origins)
-        for field in FIELDS:
+        for field in fields_of(use_of(run.job.runtime)):
             value = format_limit(field, getattr(run.plan.limits, field.field))
             rows.append(("limit", f"{field.key} {value} ({origins[field.field]})"))
     rows += [("control", _control(item)) for item in run.host.findings]
-    usage = run.outcome.usage
-    for name, nanoseconds, source in (
-        ("job sent to its ending", usage.wall_ns, "supervisor"),
-        ("worker set-up", usage.setup_ns, "worker"),
-        ("instantiate", usage.instantiate_ns, "worker"),
-        ("guest CPU", usage.guest_cpu_ns, "worker"),
-        ("worker CPU", usage.worker_cpu_ns, "kernel"),
-    ):
-        text = NOT_MEASURED if nanoseconds is None else _ms(nanoseconds)
-        rows.append(("figure", f"{name} {text} ({source})"))
+    rows += program_details(run) if _is_program(run) else _isolate_details(run.outcome.usage)
     failure = run.outcome.failure
     if failure is not None and failure.stack:
         rows += [("stack", visible(line.strip(), 200)) for line in failure.stack.splitlines()[:12]]
     return rows
+
+
+def _isolate_details(usage: Usage) -> list[tuple[str, str]]:
+    return [
+        ("figure", f"{name} {milliseconds(nanoseconds)} ({source})")
+        for name, nanoseconds, source in (
+            ("job sent to its ending", usage.wall_ns, "supervisor"),
+            ("worker set-up", usage.setup_ns, "worker"),
+            ("instantiate", usage.instantiate_ns, "worker"),
+            ("guest CPU", usage.guest_cpu_ns, "worker"),
+            ("worker CPU", usage.worker_cpu_ns, "kernel"),
+        )
+    ]
 
 
 def _control(item: Finding) -> str:
@@ -257,21 +281,11 @@ def _control(item: Finding) -> str:
     return f"{item.name}: missing; {item.found}"
 
 
-def _ms(nanoseconds: int) -> str:
-    return f"{nanoseconds / 1e6:.1f} ms"
-
-
-def _seconds(nanoseconds: int | None) -> str:
-    return NOT_MEASURED if nanoseconds is None else f"{nanoseconds / 1e9:.3f} s"
-
-
-def _bytes(size: int) -> str:
-    return f"{size:,} B"
-
-
 def json_document(run: Finished) -> bytes:
     """Give the one JSON document of `--json`: always all keys, null when unknown."""
-    outcome, plan = run.outcome, run.plan
+    outcome, plan, answer = run.outcome, run.plan, run.outcome.program
+    granted = run.profile.grants(use_of(run.job.runtime))
+    required = frozenset() if granted is None else granted.required
     document = {
         "schema": JSON_SCHEMA,
         "run_id": run.run_id,
@@ -285,19 +299,21 @@ def json_document(run: Finished) -> bytes:
             "exit_code": outcome.exit_code,
             "signal": outcome.signal,
             "limit": outcome.limit,
+            "program_exit_code": None if answer is None else answer.exit_code,
+            "reached": [] if answer is None else list(answer.reached),
         },
         "output": None if outcome.output is None else json.loads(outcome.output),
-        "stdout": None,
-        "stderr": None,
+        "stdout": stream_json(None if answer is None else answer.stdout),
+        "stderr": stream_json(None if answer is None else answer.stderr),
         "console": [{"level": line.level, "text": line.text} for line in outcome.console],
-        "time": _json_time(run),
-        "memory": _json_memory(run),
+        "time": _json_time(run) if answer is None else time_json(run, answer),
+        "memory": _json_memory(run) if answer is None else memory_json(answer),
         "fuel": outcome.usage.fuel,
         "limits": None if plan is None else as_json(plan.limits, use_of(run.job.runtime)),
         "controls": [
             {
                 "name": item.name,
-                "requested": "required" if item.name in run.profile.required else "applied",
+                "requested": "required" if item.name in required else "applied",
                 "enforced": item.present,
                 "enforced_by": item.enforced_by if item.present else None,
                 "verified": item.verified if item.present else None,
@@ -305,7 +321,8 @@ def json_document(run: Finished) -> bytes:
             }
             for item in run.host.findings
         ],
-        "files": [],
+        "files": files_json(run.collected),
+        "results_path": run.results_path,
         "receipt": {
             "path": run.receipt_path,
             "bundle_path": run.bundle_path,
@@ -415,6 +432,7 @@ def json_of_error(error: BeddelError) -> bytes:
     keys = (
         *("run_id", "job", "profile", "tenant", "runtime", "output", "stdout", "stderr"),
         *("console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
+        "results_path",
     )
     document: dict[str, Any] = {"schema": JSON_SCHEMA, **dict.fromkeys(keys)}
     document["outcome"] = {
@@ -423,6 +441,8 @@ def json_of_error(error: BeddelError) -> bytes:
         "exit_code": error.exit_code,
         "signal": None,
         "limit": None,
+        "program_exit_code": None,
+        "reached": [],
     }
     document["warnings"] = []
     document["error"] = error_object(

@@ -345,11 +345,23 @@ def _warnings(ending: _Ending) -> tuple[str, ...]:
 
         warnings.extend(profile_warnings(ending.profile, ending.beyond))
     warnings.extend(ending.runtime.warnings())
+    warnings.extend(_clamped(ending))
     dropped = ending.outcome.console_dropped_bytes
     if dropped:
         warnings.append(f"the console was full: {dropped} bytes of it were dropped")
     warnings.extend(_left_behind(ending.execution))
     return tuple(warnings)
+
+
+def _clamped(ending: _Ending) -> tuple[str, ...]:
+    """Say where a tier would have been more than the profile grants."""
+    if ending.plan is None or ending.plan.tier is None:
+        return ()
+    from beddel_cli.plan import clamped
+
+    over = ", ".join(field.key for field in clamped(ending.plan.tier, ending.profile))
+    name = ending.profile.name
+    return (f"tier {ending.plan.tier} is cut to what {name} grants: {over}",) if over else ()
 
 
 def _left_behind(execution: Execution | None) -> tuple[str, ...]:
