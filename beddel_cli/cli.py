@@ -268,6 +268,30 @@ def _explain(
     return exit_code(explanation)
 
 
+@app.command("init", epilog="Example: beddel-cli init demo")
+def _init(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")
+    ] = ".",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Lay out a commented first job, the samples, and the job's schema for editors.
+
+    Files that are there already are left alone: then nothing is written, and the exit code is 2.
+    """
+    from beddel_cli.home import shell_word
+    from beddel_cli.schema_document import standalone
+    from beddel_cli.starter import starter_files, write_starter
+
+    written = write_starter(folder, starter_files(standalone("job")), force=force)
+    for path in written:
+        print(visible(path))
+    job = shell_word(written[0] if not written[0].startswith("-") else f"./{written[0]}")
+    sys.stderr.write(f"next  beddel-cli run {visible(job)}\n")
+
+
 @app.command("doctor", epilog="Example: beddel-cli doctor --runtime process")
 def _doctor(
     profile_name: Annotated[

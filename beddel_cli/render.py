@@ -431,8 +431,8 @@ def json_of_error(error: BeddelError) -> bytes:
     """Give the JSON document of a run that never came about: all keys of a run, null but two."""
     keys = (
         *("run_id", "job", "profile", "tenant", "runtime", "output", "stdout", "stderr"),
-        *("console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
-        "results_path",
+        *("console", "time", "memory", "fuel", "limits", "controls", "files"),
+        *("results_path", "receipt"),
     )
     document: dict[str, Any] = {"schema": JSON_SCHEMA, **dict.fromkeys(keys)}
     document["outcome"] = {

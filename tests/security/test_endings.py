@@ -75,6 +75,8 @@ def test_ending_of_a_job(home: Home, reason: str) -> None:
         "exit_code": case.exit_code,
         "signal": None,
         "limit": case.limit,
+        "program_exit_code": None,
+        "reached": [],
     }
     assert (result.json["error"] is None) == (case.status == "success")
     assert (result.json["output"] is None) == (case.status != "success")

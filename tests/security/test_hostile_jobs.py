@@ -22,7 +22,8 @@ TIMEOUT_SECONDS = 0.1
 # SyntaxError.
 KEYS = (
     *("schema", "run_id", "job", "profile", "tenant", "runtime", "outcome", "output", "stdout"),
-    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
+    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files"),
+    *("results_path", "receipt"),
     *("warnings", "error"),
 )
 

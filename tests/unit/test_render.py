@@ -197,10 +197,13 @@ def test_colour_changes_nothing_but_the_first_word() -> None:
 
 KEYS = {
     *("schema", "run_id", "job", "profile", "tenant", "runtime", "outcome", "output", "stdout"),
-    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files", "receipt"),
+    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files"),
+    *("results_path", "receipt"),
     *("warnings", "error"),
 }
-OUTCOME_KEYS = {"status", "reason", "exit_code", "signal", "limit"}
+OUTCOME_KEYS = {
+    *("status", "reason", "exit_code", "signal", "limit", "program_exit_code", "reached"),
+}
 ERROR_KEYS = {"more", "code", "message", "file", "line", "column", "expected", "got", "hint"}
 RECEIPT_KEYS = {"path", "bundle_path", "predicate_path", "key_id", "key_origin", "log_index"}
 ERRORS: list[BeddelError] = [
@@ -254,6 +257,8 @@ def test_the_json_document_of_an_error_has_all_keys(error: BeddelError) -> None:
         "exit_code": error.exit_code,
         "signal": None,
         "limit": None,
+        "program_exit_code": None,
+        "reached": [],
     }
     assert document["error"]["message"] == error.message
     assert document["warnings"] == []
