@@ -57,10 +57,15 @@ CASES = {
 }
 # What the other files of this folder end with.
 ELSEWHERE = {"protection", "files", "worker-fault", "trap", "interrupted", "terminated"}
+# Endings of programs; test_program_outcome.py and test_program_runs.py have these.
+OF_PROGRAMS = {
+    *("exit", "signal", "not-executable", "not-found", "cpu", "processes", "disk", "inodes"),
+    "sandbox-fault",
+}
 
 
 def test_no_reason_is_forgotten() -> None:
-    assert set(CASES) | ELSEWHERE == set(REASONS)
+    assert set(CASES) | ELSEWHERE | OF_PROGRAMS == set(REASONS)
 
 
 @pytest.mark.parametrize("reason", CASES)

@@ -175,11 +175,11 @@ def test_an_allowed_folder_that_is_none_is_a_mistake_for_every_command(home: Hom
     job = home.job("return 42")
     code = home.work / "x.js"
     code.write_text("return 42")
-    for command, file in (("run", job), ("exec", code)):
-        result = home.run(command, "--allow-path", "nope", file)
+    for command, file in ((("run",), job), (("exec", "--runtime", "javascript"), code)):
+        result = home.run(*command, "--allow-path", "nope", file)
         assert result.returncode == 125
         assert b"--allow-path 'nope' cannot be opened: No such file or directory" in result.stderr
-        assert home.run(command, "-q", "--allow-path", os.curdir, file).stdout == b"42\n"
+        assert home.run(*command, "-q", "--allow-path", os.curdir, file).stdout == b"42\n"
 
 
 def test_explain_says_beforehand_what_run_would_refuse(home: Home) -> None:
