@@ -219,7 +219,7 @@ class Meters:
             self._reached.add("processes")
         cpu_ns, cpu_source = self._cpu_ns, "init rusage and /proc tree, sampled"
         if self._cpu_by_leaf and charged is not None and charged.cpu_ns is not None:
-            cpu_ns, cpu_source = charged.cpu_ns, _version(self._leaf, "cpuacct")
+            cpu_ns, cpu_source = charged.cpu_ns, _file(self._leaf, "cpuacct")
         elif usage is not None:
             cpu_ns = max(cpu_ns, round((usage.ru_utime + usage.ru_stime) * 1e9) - init_ns)
         peak = None if charged is None else charged.memory_peak_bytes
@@ -233,7 +233,7 @@ class Meters:
                 cpu_source=cpu_source,
                 cpu_exact=self._cpu_by_leaf,
                 memory_peak_bytes=peak,
-                memory_peak_source="" if peak is None else _version(self._leaf, "memory"),
+                memory_peak_source=self._peak_source(peak),
                 anonymous_peak_bytes=self._anonymous if self._samples else None,
                 anonymous_peak_source=self._anonymous_source(),
                 samples=self._samples,
@@ -251,18 +251,29 @@ class Meters:
         if not self._samples:
             return ""
         if self._memory_by_leaf:
-            return f"{_version(self._leaf, 'memory')}, sampled"
-        return "/proc tree, sampled"
+            return f"{_file(self._leaf, 'memory now')}, largest sample, a lower bound"
+        return "/proc tree, largest sample, a lower bound"
+
+    def _peak_source(self, peak: int | None) -> str:
+        return "" if peak is None else f"{_file(self._leaf, 'memory')}, exact, page cache included"
 
     def _largest_of(self, maxrss_bytes: int, floor_bytes: int) -> tuple[int | None, str]:
         if maxrss_bytes > max(floor_bytes + _FLOOR_MARGIN_BYTES, self._largest):
-            return maxrss_bytes, "rusage"
-        return (self._largest, "VmHWM, sampled") if self._largest else (None, "")
+            return maxrss_bytes, "kernel, wait4 of the program, exact"
+        return (
+            (self._largest, "VmHWM of /proc, largest sample, a lower bound")
+            if self._largest
+            else (None, "")
+        )
 
     def _processes_of(self, charged: LeafUsage | None) -> tuple[int | None, str]:
         if charged is not None and charged.processes_peak is not None:
-            return charged.processes_peak, _version(self._leaf, "pids")
-        return (self._threads, "/proc tree, sampled") if self._threads else (None, "")
+            return charged.processes_peak, _file(self._leaf, "pids")
+        return (
+            (self._threads, "/proc tree, largest sample, a lower bound")
+            if self._threads
+            else (None, "")
+        )
 
 
 def _cpu_budget(limits: ProgramLimits, *, slowed: bool) -> tuple[int, str]:
@@ -274,8 +285,20 @@ def _cpu_budget(limits: ProgramLimits, *, slowed: bool) -> tuple[int, str]:
     return limits.cpu_ns, "cpu_time"
 
 
-def _version(leaf: Leaf | None, controller: str) -> str:
-    return "" if leaf is None else f"cgroup v{leaf.held[controller]}"
+# Where a leaf's figures come from, by controller and version of cgroups.
+_FILES = {
+    "cpuacct": {1: "cpuacct.usage", 2: "cpu.stat"},
+    "memory": {1: "memory.max_usage_in_bytes", 2: "memory.peak"},
+    "memory now": {1: "memory.stat", 2: "memory.stat"},
+    "pids": {1: "pids.peak", 2: "pids.peak"},
+}
+
+
+def _file(leaf: Leaf | None, what: str) -> str:
+    if leaf is None:
+        return ""
+    version = leaf.held[what.partition(" ")[0]]
+    return f"cgroup v{version} {_FILES[what][version]}"
 
 
 def _used(folder: int | None) -> tuple[int, int]:
