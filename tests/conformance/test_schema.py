@@ -170,14 +170,14 @@ def mutated(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 @given(mutated() | st.tuples(st.sampled_from(KINDS), VALUES))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_ours_and_theirs_find_the_same_places(case: tuple[str, Any]) -> None:
     kind, value = case
     assert our_paths(kind, value) == their_paths(kind, value)
 
 
 @given(mutated())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_file_is_read_where_theirs_takes_it_and_its_limits_are_in_range(
     case: tuple[str, Any],
 ) -> None:
