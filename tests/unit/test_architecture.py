@@ -88,6 +88,10 @@ ALLOWED: dict[str, set[str]] = {
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "limits", "plan", "record"},
     "offer": {"host", "record"},
+    "program_offer": {"host", "offer", "process.remedies", "record"},
+    "program_queries": {
+        *("isolate.queries", "process.cgroup", "process.machine_facts", "program_offer"),
+    },
     "profile_comparison": {"limits", "profile", "record"},
     "explain": {
         *(*BOTTOM, "host", "job", "json_strict", "limits", "plan", "profile"),
@@ -143,7 +147,7 @@ PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
-    *("offer", "figures", "render_program", "program_outcome"),
+    *("offer", "program_offer", "figures", "render_program", "program_outcome"),
 )
 # Of `os`, what only puts a number into words.
 WORDS_OF_OS = {"strerror"}
