@@ -168,8 +168,9 @@ def explain(question: Question, host: Host) -> Explanation:
     reasons = refusals(job, profile, host, flags)
     if question.refused_file is not None:
         reasons = (question.refused_file, *reasons)
-    # As `run`: what may not be shown is found before anything is planned.
-    reasons = (*(error for _, error in question.refused_mounts), *reasons)
+    if profile.grants(use) is not None:
+        # As `run`: what may not be shown is found before anything is planned.
+        reasons = (*(error for _, error in question.refused_mounts), *reasons)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
         *(_limit(field, question, host, grants) for field in fields_of(use)),

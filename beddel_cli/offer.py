@@ -11,7 +11,11 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Answers = "Offer | ProgramOffer"
+    from typing import TypeAlias
+
+    from beddel_cli.program_offer import ProgramOffer
+
+    Answers: TypeAlias = "Offer | ProgramOffer"
 
 NOT_TRIED = "offered, not tried; run tries it and confirms it"
 _PROC_FIX = "mount /proc so that it shows your own processes"
