@@ -15,7 +15,6 @@ from typer.exceptions import TyperException
 from beddel_cli import __version__, profile
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
-from beddel_cli.limits import FIELDS, format_limit
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
 from beddel_cli.render import error_object, error_text, json_of_error
 from beddel_cli.render_explain import (
@@ -501,30 +500,13 @@ def _profiles_show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Show what one profile grants and requires."""
+    from beddel_cli import render_profiles as render
+
     found = profile.load_profile(name)
-    limits = {
-        field.key: format_limit(field, getattr(found.limits, field.field)) for field in FIELDS
-    }
-    rows: dict[str, Any] = {
-        "name": found.name,
-        "level": found.level,
-        "built_in": found.built_in,
-        "digest": f"sha256:{found.digest}",
-        "limits": limits,
-        "dynamic_code": found.dynamic_code,
-        "clock": found.clock,
-        "network": found.network,
-        "required": sorted(found.required),
-    }
     if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    for key, value in rows.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{inner} {text}" for inner, text in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(value)
-        print(f"{key:<12}  {visible(str(value))}")
+        print(json.dumps(render.shown_json(found), indent=2))
+    else:
+        sys.stdout.write(render.shown_text(found))
 
 
 @app.command("schema", epilog="Example: beddel-cli schema job > job.schema.json")

@@ -46,10 +46,15 @@ if TYPE_CHECKING:
     from beddel_cli.process.mount_rules import MountRequest
 
 JOB, PROFILE, COMMAND_LINE, VERSION = "job", "profile", "command line", "this version"
+TIER = "tier"
+# What a profile grants where it grants nothing.
+NOTHING = "nothing"
 # The part of a profile that speaks of each use.
 _PART = {ISOLATE: "isolate", PROGRAM: "process"}
 _LINE_ENDS = re.compile(r"\r\n|[\r\n\x85]")
 _EXCERPT = 100
+# No profile says what a program may be shown: rules for all of them do.
+_SHOWABLE = "any, by the rules of mounts"
 
 
 @record
@@ -60,8 +65,9 @@ class Question:
         profile_file, profile_source: the profile's file and its bytes.
         input_from: `job`, or the options that replace its input.
         beyond: in what the profile is looser than every built-in one.
-        guest_digest: hex SHA-256 of the guest's module.
+        guest_digest: hex SHA-256 of the guest's module, None for a program.
         refused_file: why the job may not have the file it names for its code, else None.
+        refused_mounts: what a program may not be shown, and why.
     """
 
     job: Job
@@ -71,8 +77,9 @@ class Question:
     profile_source: bytes
     input_from: str
     beyond: tuple[Beyond, ...]
-    guest_digest: str
+    guest_digest: str | None
     refused_file: RefusedError | None = None
+    refused_mounts: tuple[tuple[MountRequest, RefusedError], ...] = ()
 
 
 @record
@@ -82,7 +89,8 @@ class Value:
     Attributes:
         value: as a job would write it; where `refused`, what was asked for and nobody gets.
         number: the same in bytes, nanoseconds or units; None for words.
-        origin: `job`, `profile`, `command line`, or `this version` where nothing can choose.
+        origin: `job`, `profile`, `tier`, `command line`, or `this version` where nothing can
+            choose.
         place: where that is written; None for the command line.
     """
 
@@ -126,11 +134,15 @@ class SourceLine:
 
 @record
 class Digest:
-    """Hex SHA-256 of one thing, None when there is no such thing, and where it comes from."""
+    """Hex SHA-256 of one thing, and where it comes from.
+
+    `sha256` is None when there is no such thing, and `absent` says why.
+    """
 
     name: str
     sha256: str | None
     source: str
+    absent: str = "nothing would run"
 
 
 @record
@@ -156,10 +168,17 @@ def explain(question: Question, host: Host) -> Explanation:
     reasons = refusals(job, profile, host, flags)
     if question.refused_file is not None:
         reasons = (question.refused_file, *reasons)
+    if profile.grants(use) is not None:
+        # As `run`: what may not be shown is found before anything is planned.
+        reasons = (*(error for _, error in question.refused_mounts), *reasons)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
         *(_limit(field, question, host, grants) for field in fields_of(use)),
-        *(_program_access if use == PROGRAM else _access)(job, profile, asked, grants),
+        *(
+            _program_access(question, asked, grants)
+            if use == PROGRAM
+            else _access(job, profile, asked, grants)
+        ),
     )
     required = granted(job, profile)
     walls = tuple(_wall(name, use, required, host, grants) for name in protections_of(use))
@@ -180,8 +199,11 @@ def _limit(field: LimitField, question: Question, host: Host, grants: Document) 
     most = granted(job, profile).limits
     final = effective_limits(job, profile, flags)
     source = origin(field, job.limits, flags, final)
-    number: int = getattr(final, field.field) or 0
-    refused = field.key == "memory" and number < host.isolate_bytes
+    number: int | None = getattr(final, field.field)
+    granted_number: int | None = getattr(most, field.field)
+    refused = granted_number is None or (
+        field.key == "memory" and (number or 0) < host.isolate_bytes
+    )
     for name, limits in ((COMMAND_LINE, flags.limits), (JOB, job.limits)):
         if field in exceeding(limits, most):
             source, number, refused = name, getattr(limits, field.field), True
@@ -189,14 +211,18 @@ def _limit(field: LimitField, question: Question, host: Host, grants: Document) 
     places = {JOB: dict(job.limit_places).get(field.field), PROFILE: most_place}
     return Value(
         field=field.key,
-        value=format_limit(field, number),
+        value=_written(field, number),
         number=number,
         origin=source,
         place=places.get(source),
-        granted=format_limit(field, getattr(most, field.field) or 0),
+        granted=_written(field, granted_number),
         granted_place=most_place,
         refused=refused,
     )
+
+
+def _written(field: LimitField, number: int | None) -> str:
+    return NOTHING if number is None else format_limit(field, number)
 
 
 def _access(job: Job, profile: Profile, asked: Document, grants: Document) -> tuple[Value, ...]:
@@ -220,10 +246,10 @@ def _access(job: Job, profile: Profile, asked: Document, grants: Document) -> tu
     return (*found, Value("files", "none", None, VERSION, None, "none", None))
 
 
-def _program_access(
-    job: Job, profile: Profile, asked: Document, grants: Document
-) -> tuple[Value, ...]:
+def _program_access(question: Question, asked: Document, grants: Document) -> tuple[Value, ...]:
     """Give what a program may touch: its network, variables and files of the host."""
+    job, profile, tier = question.job, question.profile, question.flags.tier
+    refused = [request for request, _ in question.refused_mounts]
     place = grants.place(("process", "network"))
     by_job = ("network",) in asked.marks
     source, where = (JOB, asked.place(("network",))) if by_job else (PROFILE, place)
@@ -231,7 +257,7 @@ def _program_access(
     found = [
         Value("network", network, None, source, where, network, place),
         *(
-            _shown(name, request, asked)
+            _shown(name, request, refused=request in refused)
             for name, request in (
                 *((("workspace", job.workspace),) if job.workspace else ()),
                 *(("mount", mount) for mount in job.mounts),
@@ -244,16 +270,18 @@ def _program_access(
         written = asked.key_place(("env", name)) if by_job else None
         source = JOB if by_job else COMMAND_LINE
         found.append(Value("env", name, None, source, written, "any name", None))
+    if tier is not None:
+        found.append(Value("tier", tier, None, COMMAND_LINE, None, "any tier", None))
     return tuple(found)
 
 
-def _shown(name: str, request: MountRequest, asked: Document) -> Value:
+def _shown(name: str, request: MountRequest, *, refused: bool) -> Value:
     mode = "rw" if request.writable else "ro"
     if name == "workspace" and request.writable:
         mode = "overlay"
     text = f"{request.source} at {request.target} ({mode})"
     source = JOB if request.by_job else COMMAND_LINE
-    return Value(name, text, None, source, request.place, "judged by `run`", None)
+    return Value(name, text, None, source, request.place, _SHOWABLE, None, refused)
 
 
 def _wall(name: str, use: str, required: Grants, host: Host, grants: Document) -> Wall:
@@ -329,10 +357,17 @@ def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
     return (
         Digest("job", _sha256(job.source), job.file),
         *_what_runs(question),
-        Digest("input", _sha256(input_bytes(job)), question.input_from),
+        _input(question),
         Digest("profile", question.profile.digest, question.profile_file),
         Digest("plan", None if plan is None else plan.digest, "as in the receipt of `run`"),
     )
+
+
+def _input(question: Question) -> Digest:
+    job = question.job
+    if use_of(job.runtime) == PROGRAM and job.input is None:
+        return Digest("input", None, "", "an empty standard input")
+    return Digest("input", _sha256(input_bytes(job)), question.input_from)
 
 
 def _what_runs(question: Question) -> tuple[Digest, ...]:

@@ -9,6 +9,14 @@ from __future__ import annotations
 from beddel_cli.host import Finding, Host, errno_words, missing, missing_landlock, seccomp_fix
 from beddel_cli.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from beddel_cli.program_offer import ProgramOffer
+
+    Answers: TypeAlias = "Offer | ProgramOffer"
+
 NOT_TRIED = "offered, not tried; run tries it and confirms it"
 _PROC_FIX = "mount /proc so that it shows your own processes"
 
@@ -51,12 +59,19 @@ def describe_offer(offer: Offer) -> Host:
                 "store-limits",
                 f"wasmtime {offer.engine_version} and the guest are installed",
             ),
-            _seccomp(offer),
-            _landlock(offer),
-            _no_new_privs(offer),
-            _capabilities(offer),
-            _rlimits(offer),
+            *describe_kernel(offer),
         ),
+    )
+
+
+def describe_kernel(offer: Answers) -> tuple[Finding, ...]:
+    """Give what the kernel offers to hold any kind of job."""
+    return (
+        _seccomp(offer),
+        _landlock(offer),
+        _no_new_privs(offer),
+        _capabilities(offer),
+        _rlimits(offer),
     )
 
 
@@ -64,7 +79,7 @@ def _offered(name: str, answer: str) -> Finding:
     return Finding(name, True, answer, NOT_TRIED)
 
 
-def _unseen(name: str, offer: Offer, *fields: str) -> Finding | None:
+def _unseen(name: str, offer: Answers, *fields: str) -> Finding | None:
     """Give the finding for what could be put in force, but not confirmed by `run`."""
     lost = [field for field in fields if field in offer.status_missing]
     if not lost:
@@ -72,7 +87,7 @@ def _unseen(name: str, offer: Offer, *fields: str) -> Finding | None:
     return missing(name, f"/proc/self/status does not show {' and '.join(lost)}", _PROC_FIX)
 
 
-def _seccomp(offer: Offer) -> Finding:
+def _seccomp(offer: Answers) -> Finding:
     if offer.seccomp:
         found = f"seccomp(SECCOMP_GET_ACTION_AVAIL) failed with {errno_words(offer.seccomp)}"
         return missing("seccomp", found, seccomp_fix(offer.seccomp))
@@ -81,7 +96,7 @@ def _seccomp(offer: Offer) -> Finding:
     )
 
 
-def _landlock(offer: Offer) -> Finding:
+def _landlock(offer: Answers) -> Finding:
     if offer.landlock:
         return missing_landlock(offer.landlock)
     return _offered(
@@ -90,7 +105,7 @@ def _landlock(offer: Offer) -> Finding:
     )
 
 
-def _no_new_privs(offer: Offer) -> Finding:
+def _no_new_privs(offer: Answers) -> Finding:
     if offer.no_new_privs:
         found = f"prctl(PR_GET_NO_NEW_PRIVS) failed with {errno_words(offer.no_new_privs)}"
         return missing("no-new-privs", found, "allow prctl(PR_SET_NO_NEW_PRIVS)")
@@ -99,7 +114,7 @@ def _no_new_privs(offer: Offer) -> Finding:
     )
 
 
-def _capabilities(offer: Offer) -> Finding:
+def _capabilities(offer: Answers) -> Finding:
     if offer.capabilities:
         found = f"capget failed with {errno_words(offer.capabilities)}"
         return missing("capabilities", found, "allow capget and capset for your own process")
@@ -108,7 +123,7 @@ def _capabilities(offer: Offer) -> Finding:
     )
 
 
-def _rlimits(offer: Offer) -> Finding:
+def _rlimits(offer: Answers) -> Finding:
     if offer.rlimits:
         found = f"prlimit failed with {errno_words(offer.rlimits)}"
         fix = "allow setrlimit and prlimit64 for your own processes"

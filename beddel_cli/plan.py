@@ -125,6 +125,16 @@ def make_plan(job: Job, profile: Profile, host: Host, wishes: Wishes) -> Plan:
     )
 
 
+def check_granted(job: Job, profile: Profile) -> None:
+    """Let only a job pass to whose kind the profile grants anything; it has no limits otherwise.
+
+    Raises:
+        RefusedError: the profile has no part for programs.
+    """
+    if profile.grants(use_of(job.runtime)) is None:
+        raise _no_programs(profile)
+
+
 def granted(job: Job, profile: Profile) -> Grants:
     """Give what the profile grants to a job of this runtime; nothing at all where it has none."""
     found = profile.grants(use_of(job.runtime))

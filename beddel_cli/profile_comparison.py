@@ -1,27 +1,36 @@
 """Which of two profiles is looser, value by value. Pure: profiles in, differences out.
 
 Each value has one order, from tight to loose: a limit grows, a word stands later in the list of
-words a profile may hold, a protection is required or is not. `level` is a label that grants
-nothing; it can differ, and neither side is then the looser one.
+words a profile may hold, a protection is required or is not. A profile without a `process` part
+grants programs nothing, which is tighter than any part. `level` is a label that grants nothing; it
+can differ, and neither side is then the looser one.
 """
 
 from __future__ import annotations
 
-from beddel_cli.limits import FIELDS, format_limit
-from beddel_cli.profile import PROTECTIONS, Profile
+from beddel_cli.limits import ISOLATE, PROGRAM, fields_of, format_limit
+from beddel_cli.profile import Profile, protections_of
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from beddel_cli.limits import Limits
+    from beddel_cli.profile import Grants
+
 REQUIRED, NOT_REQUIRED = "required", "not required"
+GRANTED, NOT_GRANTED = "granted", "not granted"
+# The name of the part for programs, and what stands before the names of its values.
+PROCESS = "process"
 # What a profile says in one word, the tightest word first; a test holds them against the schema.
 WORDS = (
     ("dynamic_code", ("none", "function")),
     ("clock", ("frozen", "real")),
     ("network", ("none",)),
 )
+_NETWORKS = dict(WORDS)["network"]
+_PREFIXES = {ISOLATE: "", PROGRAM: f"{PROCESS}."}
 
 
 @record
@@ -29,7 +38,8 @@ class Setting:
     """One value of a profile.
 
     Attributes:
-        name: its path in the profile, such as `limits.memory` or `required.landlock`.
+        name: its path in the profile, such as `limits.memory` or `required.landlock`; what is for
+            programs begins with `process.`.
         text: as the profile would write it.
         looseness: the larger, the looser; None for a label.
     """
@@ -59,35 +69,64 @@ class Beyond:
 
 
 def settings(profile: Profile) -> tuple[Setting, ...]:
-    """Give every value of a profile that can be compared, in the order of its file."""
+    """Give every value of a profile that can be compared, in the order of its file.
+
+    Where there is no part for programs, there are no values in it either.
+    """
+    part = Setting(PROCESS, NOT_GRANTED, 0)
+    programs = profile.grants(PROGRAM)
+    if programs is not None:
+        part = Setting(PROCESS, GRANTED, 1)
     return (
         Setting("level", profile.level, None),
-        *(
-            Setting(
-                f"limits.{field.key}",
-                format_limit(field, getattr(profile.limits, field.field)),
-                getattr(profile.limits, field.field),
-            )
-            for field in FIELDS
-        ),
+        *_limits(ISOLATE, profile.limits),
         *(
             Setting(name, getattr(profile, name), words.index(getattr(profile, name)))
             for name, words in WORDS
         ),
-        *(
-            Setting(f"required.{name}", REQUIRED, 0)
-            if name in profile.required
-            else Setting(f"required.{name}", NOT_REQUIRED, 1)
-            for name in PROTECTIONS
-        ),
+        *_required(ISOLATE, profile.required),
+        part,
+        *(() if programs is None else _program_settings(programs)),
+    )
+
+
+def _program_settings(grants: Grants) -> tuple[Setting, ...]:
+    network = grants.network
+    return (
+        *_limits(PROGRAM, grants.limits),
+        Setting(f"{_PREFIXES[PROGRAM]}network", network, _NETWORKS.index(network)),
+        *_required(PROGRAM, grants.required),
+    )
+
+
+def _limits(use: str, limits: Limits) -> tuple[Setting, ...]:
+    found = []
+    for field in fields_of(use):
+        value = getattr(limits, field.field)
+        name = f"{_PREFIXES[use]}limits.{field.key}"
+        found.append(Setting(name, format_limit(field, value), value))
+    return tuple(found)
+
+
+def _required(use: str, required: frozenset[str]) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(f"{_PREFIXES[use]}required.{name}", REQUIRED, 0)
+        if name in required
+        else Setting(f"{_PREFIXES[use]}required.{name}", NOT_REQUIRED, 1)
+        for name in protections_of(use)
     )
 
 
 def differences(left: Profile, right: Profile) -> tuple[Difference, ...]:
-    """Give each value in which two profiles differ, and which side is looser in it."""
+    """Give each value in which two profiles differ, and which side is looser in it.
+
+    Where only one grants anything to programs, that is the one difference in it.
+    """
     found = []
-    for one, other in zip(settings(left), settings(right), strict=True):
-        if one.text == other.text:
+    others = {item.name: item for item in settings(right)}
+    for one in settings(left):
+        other = others.get(one.name)
+        if other is None or one.text == other.text:
             continue
         looser = None
         if one.looseness is not None and other.looseness is not None:
@@ -99,8 +138,10 @@ def differences(left: Profile, right: Profile) -> tuple[Difference, ...]:
 def beyond_all(profile: Profile, others: Sequence[Profile]) -> tuple[Beyond, ...]:
     """Give the values in which a profile is looser than every one of `others`."""
     found = []
-    for mine, *theirs in zip(settings(profile), *map(settings, others), strict=True):
-        if mine.looseness is None:
+    tables = [{item.name: item for item in settings(other)} for other in others]
+    for mine in settings(profile):
+        theirs = [table[mine.name] for table in tables if mine.name in table]
+        if mine.looseness is None or not theirs:
             continue
         loosest = max(theirs, key=lambda setting: setting.looseness or 0)
         if mine.looseness > (loosest.looseness or 0):
@@ -125,7 +166,13 @@ def beyond_text(found: Sequence[Beyond]) -> str:
 
 
 def _beyond_text(item: Beyond) -> str:
-    group, _, name = item.name.rpartition(".")
-    if group == "required":
+    name = short_name(item.name)
+    if item.text in (NOT_REQUIRED, GRANTED):
         return f"{name} {item.text}"
     return f"{name} {item.text} (at most {item.most})"
+
+
+def short_name(name: str) -> str:
+    """Give a value's name as a sentence has it: `memory`, or `process memory` for programs."""
+    last = name.rpartition(".")[2]
+    return f"{PROCESS} {last}" if name.startswith(_PREFIXES[PROGRAM]) else last

@@ -315,20 +315,27 @@ def _figure(value: int | None, source: str, unit: str) -> dict[str, Any] | None:
 
 def _usage(run: Run) -> dict[str, Any]:
     usage, answer = run.outcome.usage, run.outcome.program
+    tree = None if answer is None else answer.usage
     return {
         "total": _figure(run.wall_ns, "supervisor monotonic clock", "ns"),
         "supervisorCpu": _figure(run.cpu_ns, "kernel, supervisor's own", "ns"),
         "wall": _figure(usage.wall_ns, "supervisor monotonic clock", "ns"),
-        **(_isolate_usage(usage) if answer is None else _tree_usage(usage, answer.usage)),
+        **(_tree_usage(usage, tree) if run.job.runtime == "process" else _isolate_usage(usage)),
     }
 
 
-def _tree_usage(usage: Usage, tree: TreeUsage) -> dict[str, Any]:
+_TREE = ("cpu", "memoryPeak", "anonymousPeak", "largestProcess", "processesPeak")
+
+
+def _tree_usage(usage: Usage, tree: TreeUsage | None) -> dict[str, Any]:
     """Give the figures of a program's whole tree, each with its source."""
+    setup = _figure(usage.setup_ns, "init", "ns")
+    if tree is None:
+        return {"wallsSetup": setup, **dict.fromkeys((*_TREE, "disk", "inodes"))}
     anonymous = _figure(tree.anonymous_peak_bytes, tree.anonymous_peak_source, "bytes")
     cpu = _figure(tree.cpu_ns, tree.cpu_source, "ns")
     return {
-        "wallsSetup": _figure(usage.setup_ns, "init", "ns"),
+        "wallsSetup": setup,
         "cpu": None if cpu is None else {**cpu, "exact": tree.cpu_exact},
         "memoryPeak": _figure(tree.memory_peak_bytes, tree.memory_peak_source, "bytes"),
         "anonymousPeak": None if anonymous is None else {**anonymous, "samples": tree.samples},

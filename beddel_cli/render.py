@@ -306,8 +306,8 @@ def json_document(run: Finished) -> bytes:
         "stdout": stream_json(None if answer is None else answer.stdout),
         "stderr": stream_json(None if answer is None else answer.stderr),
         "console": [{"level": line.level, "text": line.text} for line in outcome.console],
-        "time": _json_time(run) if answer is None else time_json(run, answer),
-        "memory": _json_memory(run) if answer is None else memory_json(answer),
+        "time": time_json(run) if _is_program(run) else _json_time(run),
+        "memory": memory_json(answer) if _is_program(run) else _json_memory(run),
         "fuel": outcome.usage.fuel,
         "limits": None if plan is None else as_json(plan.limits, use_of(run.job.runtime)),
         "controls": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from beddel_cli.explain import COMMAND_LINE, JOB, PROFILE, VERSION
+from beddel_cli.explain import COMMAND_LINE, JOB, PROFILE, TIER, VERSION
 from beddel_cli.offer import NOT_TRIED
 from beddel_cli.profile_comparison import profile_warnings
 from beddel_cli.render import error_object
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 JSON_SCHEMA = "beddel-cli/explain/v1"
 EXIT_WOULD_RUN, EXIT_WOULD_BE_REFUSED, EXIT_COULD_NOT_TELL = 0, 1, 2
-_FROM = {JOB: "the job", PROFILE: "the profile", COMMAND_LINE: "the command line"}
+_FROM = {JOB: "the job", PROFILE: "the profile", COMMAND_LINE: "the command line", TIER: "the tier"}
 _NOTE = (
     "This machine was asked, and nothing was tried or started: `run` puts each protection in\n"
     "force, confirms it before it sends the job, and refuses if one that is required fails."
@@ -97,7 +97,7 @@ def _line_row(line: SourceLine) -> tuple[str, ...]:
 
 
 def _digest_row(digest: Digest, folder: str) -> tuple[str, ...]:
-    text = "none: nothing would run" if digest.sha256 is None else f"sha256:{digest.sha256}"
+    text = f"none: {digest.absent}" if digest.sha256 is None else f"sha256:{digest.sha256}"
     return (digest.name, text, visible(digest.source.removeprefix(folder)))
 
 
@@ -150,7 +150,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             "system": host.system,
             "machine": host.machine,
             "kernel": host.kernel,
-            "isolate_bytes": host.isolate_bytes,
+            "isolate_bytes": host.isolate_bytes or None,
             "verified": NOT_TRIED,
         },
         "warnings": list(_warnings(explanation)),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from beddel_cli.limits import ISOLATE, PROGRAM, fields_of, format_limit
 from beddel_cli.profile_comparison import (
+    GRANTED,
+    NOT_GRANTED,
+    NOT_REQUIRED,
+    PROCESS,
+    REQUIRED,
     beyond_all,
     differences,
     profile_warnings,
     settings,
+    short_name,
 )
 from beddel_cli.render import error_object
 from beddel_cli.terminal import visible
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from beddel_cli.errors import BeddelError
+    from beddel_cli.limits import Limits
     from beddel_cli.profile import Profile
     from beddel_cli.profile_comparison import Difference
 
@@ -25,14 +33,58 @@ CHECK_SCHEMA = "beddel-cli/profiles-check/v1"
 _SIDES = {"left": "a", "right": "b"}
 
 
+def shown_json(profile: Profile) -> dict[str, Any]:
+    """Give the document of `profiles show --json`; `process` is null where programs get nothing."""
+    programs = profile.grants(PROGRAM)
+    return {
+        "name": profile.name,
+        "level": profile.level,
+        "built_in": profile.built_in,
+        "digest": f"sha256:{profile.digest}",
+        "limits": _limits(profile.limits, ISOLATE),
+        "dynamic_code": profile.dynamic_code,
+        "clock": profile.clock,
+        "network": profile.network,
+        "required": sorted(profile.required),
+        "process": None
+        if programs is None
+        else {
+            "limits": _limits(programs.limits, PROGRAM),
+            "network": programs.network,
+            "required": sorted(programs.required),
+        },
+    }
+
+
+def _limits(limits: Limits, use: str) -> dict[str, str]:
+    return {
+        field.key: format_limit(field, getattr(limits, field.field)) for field in fields_of(use)
+    }
+
+
+def shown_text(profile: Profile) -> str:
+    """Give what `profiles show` prints: a line for each value of its document."""
+    document = shown_json(profile)
+    programs = document.pop(PROCESS)
+    rows = list(document.items())
+    if programs is None:
+        rows.append((PROCESS, f"{NOT_GRANTED}: it has no `{PROCESS}` part"))
+    else:
+        rows += [(f"{PROCESS} {key}", value) for key, value in programs.items()]
+    return "".join(f"{key:<16}  {visible(_row_text(value))}\n" for key, value in rows)
+
+
+def _row_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text}" for key, text in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
 def checked_text(file: str, profile: Profile, built_in: Sequence[Profile]) -> str:
     """Say that a profile file is valid, what it grants, and how it stands to the built-in ones."""
-    values = [setting for setting in settings(profile) if setting.looseness is not None]
-    grants = [item for item in values if not item.name.startswith("required.")]
     lines = [
         f"ok  {visible(file)}, profile {visible(profile.name)}",
-        "  grants    " + ", ".join(f"{_short(item.name)} {item.text}" for item in grants),
-        "  requires  " + ", ".join(sorted(profile.required)),
+        *_granted_lines(profile),
     ]
     for other in built_in:
         found = differences(profile, other)
@@ -47,14 +99,35 @@ def checked_text(file: str, profile: Profile, built_in: Sequence[Profile]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _short(name: str) -> str:
+def _granted_lines(profile: Profile) -> list[str]:
+    """Give what a profile grants to isolates and to programs, and what it requires for each."""
+    part = f"{PROCESS}."
+    values = [item for item in settings(profile) if item.looseness is not None]
+    values = [item for item in values if ".required." not in f".{item.name}"]
+    isolate = [item for item in values if not item.name.startswith(PROCESS)]
+    process = [item for item in values if item.name.startswith(part)]
+    programs = profile.grants(PROGRAM)
+    lines = [
+        "  grants    " + ", ".join(f"{_last(item.name)} {item.text}" for item in isolate),
+        "  requires  " + ", ".join(sorted(profile.required)),
+    ]
+    if programs is None:
+        return [*lines, f"  programs  {NOT_GRANTED}"]
+    return [
+        *lines,
+        "  programs  " + ", ".join(f"{_last(item.name)} {item.text}" for item in process),
+        "  requires  " + ", ".join(sorted(programs.required)),
+    ]
+
+
+def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
 def _compared(item: Difference) -> str:
-    if item.name.startswith("required."):
-        return f"{_short(item.name)} {item.left}"
-    return f"{_short(item.name)} {item.left} (there {item.right})"
+    if item.left in (REQUIRED, NOT_REQUIRED, GRANTED, NOT_GRANTED):
+        return f"{short_name(item.name)} {item.left}"
+    return f"{short_name(item.name)} {item.left} (there {item.right})"
 
 
 def checked_json(file: str, profile: Profile, built_in: Sequence[Profile]) -> dict[str, Any]:

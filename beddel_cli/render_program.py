@@ -172,30 +172,33 @@ def files_json(collected: Collection | None) -> list[dict[str, Any]]:
     ]
 
 
-def time_json(run: Finished, answer: ProgramAnswer) -> dict[str, int | None]:
+def time_json(run: Finished) -> dict[str, int | None]:
     """Give a program's times, in nanoseconds."""
+    usage, answer = run.outcome.usage, run.outcome.program
     return {
         "total_ns": run.wall_ns,
         "cpu_ns": run.cpu_ns,
-        "wall_ns": answer.wall_ns,
-        "walls_setup_ns": run.outcome.usage.setup_ns,
-        "program_cpu_ns": answer.usage.cpu_ns,
+        "wall_ns": usage.wall_ns,
+        "walls_setup_ns": usage.setup_ns,
+        "program_cpu_ns": None if answer is None else answer.usage.cpu_ns,
     }
 
 
-def memory_json(answer: ProgramAnswer) -> dict[str, int | str | None]:
+_MEMORY = (
+    ("peak_bytes", "memory_peak_bytes"),
+    ("peak_source", "memory_peak_source"),
+    ("anonymous_peak_bytes", "anonymous_peak_bytes"),
+    ("anonymous_peak_source", "anonymous_peak_source"),
+    ("samples", "samples"),
+    ("largest_process_bytes", "largest_process_bytes"),
+    ("largest_process_source", "largest_process_source"),
+    ("processes_peak", "processes_peak"),
+    ("processes_peak_source", "processes_peak_source"),
+    ("disk_bytes", "disk_bytes"),
+    ("inodes", "inodes"),
+)
+
+
+def memory_json(answer: ProgramAnswer | None) -> dict[str, int | str | None]:
     """Give a program's memory and what else its whole tree used, with the sources."""
-    tree = answer.usage
-    return {
-        "peak_bytes": tree.memory_peak_bytes,
-        "peak_source": tree.memory_peak_source,
-        "anonymous_peak_bytes": tree.anonymous_peak_bytes,
-        "anonymous_peak_source": tree.anonymous_peak_source,
-        "samples": tree.samples,
-        "largest_process_bytes": tree.largest_process_bytes,
-        "largest_process_source": tree.largest_process_source,
-        "processes_peak": tree.processes_peak,
-        "processes_peak_source": tree.processes_peak_source,
-        "disk_bytes": tree.disk_bytes,
-        "inodes": tree.inodes,
-    }
+    return {key: None if answer is None else getattr(answer.usage, field) for key, field in _MEMORY}

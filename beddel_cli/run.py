@@ -204,11 +204,12 @@ def _plan_and_run(
 ) -> _Ending:
     from beddel_cli import outcome as outcomes
     from beddel_cli.host import unknown_host
-    from beddel_cli.plan import Wishes, effective_limits, make_plan
+    from beddel_cli.plan import Wishes, check_granted, effective_limits, make_plan
 
     wishes = Wishes(asked.limits, asked.tier)
     host = unknown_host()
     try:
+        check_granted(job, profile)
         host = runtime.look(job, effective_limits(job, profile, wishes), asked)
         if refusal is not None:
             raise refusal

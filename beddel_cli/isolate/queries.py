@@ -23,6 +23,7 @@ from beddel_cli.offer import Offer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _PR_GET_NO_NEW_PRIVS = 39
 _SECCOMP_GET_ACTION_AVAIL = 2
@@ -49,7 +50,6 @@ def ask_machine() -> Offer:
             hint="pip install --force-reinstall beddel-cli",
         )
     system = os.uname()
-    abi, landlock = _answer(landlock_abi)
     return Offer(
         system=system.sysname,
         machine=system.machine,
@@ -58,14 +58,22 @@ def ask_machine() -> Offer:
         guest_version=facts["quickjs_ng"],
         guest_digest=facts["wasm_sha256"],
         guest_pages=facts["memory_pages"],
-        landlock=landlock,
-        landlock_abi=abi,
-        seccomp=_answer(_ask_seccomp)[1],
-        no_new_privs=_answer(_ask_no_new_privs)[1],
-        capabilities=_answer(_ask_capabilities)[1],
-        rlimits=_answer(_ask_rlimits)[1],
-        status_missing=_missing_status_fields(),
+        **ask_kernel(),
     )
+
+
+def ask_kernel() -> dict[str, Any]:
+    """Ask the kernel and /proc what holds any kind of job, as the fields of an offer."""
+    abi, landlock = _answer(landlock_abi)
+    return {
+        "landlock": landlock,
+        "landlock_abi": abi,
+        "seccomp": _answer(_ask_seccomp)[1],
+        "no_new_privs": _answer(_ask_no_new_privs)[1],
+        "capabilities": _answer(_ask_capabilities)[1],
+        "rlimits": _answer(_ask_rlimits)[1],
+        "status_missing": _missing_status_fields(),
+    }
 
 
 def _answer(question: Callable[[], int]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 The same errno has several causes, and the same cause shows as several errnos; which one it is
 follows from the settings of the machine, read as `Facts`. Nothing is concluded from a setting
-alone: these functions are asked only about a step that was tried and failed.
+alone, but by `foresee`: the other functions are asked only about a step that was tried and failed.
 
 Sources: user_namespaces(7), namespaces(7), unshare(2) on its errors; apparmor.d(5) on `userns`;
 docker-run(1) on `--security-opt`.
@@ -73,6 +73,32 @@ def explain_step(step: str, number: int, detail: str, facts: Facts) -> Remedy:
     if cause is not None:
         return Remedy(f"{failed}: {cause.found}", cause.fix)
     return Remedy(failed, "use another machine or container, or `--profile` with fewer demands")
+
+
+def foresee(facts: Facts, absent: tuple[str, ...], *, takes_ids: bool) -> Remedy | None:
+    """Say what settings alone forbid, where nothing may be tried; None where none of them does.
+
+    Args:
+        absent: kinds of namespaces that the kernel does not have.
+        takes_ids: whether this process may take another id, which only root has to.
+    """
+    if "user" in absent:
+        return _cause("user namespace", errno.EINVAL, facts)
+    if absent:
+        kinds = " and ".join(absent)
+        return Remedy(f"this kernel has no {kinds} namespaces", "use a kernel that has them")
+    limits = facts.namespace_limits
+    for kind in sorted(limits, key=lambda kind: kind != "user"):
+        if limits[kind] == 0:
+            step = "user namespace" if kind == "user" else "namespaces"
+            return _limit_of_namespaces(step, facts)
+    if facts.root:
+        return None if takes_ids else _no_throw_away_id(errno.EPERM)
+    confined = facts.apparmor_label not in (None, "", "unconfined")
+    # A profile of AppArmor may be one that allows them, which only trying shows.
+    if facts.unprivileged_clone == 0 or (facts.apparmor_restricts and not confined):
+        return _not_permitted("user namespace", facts)
+    return None
 
 
 def _cause(step: str, number: int, facts: Facts) -> Remedy | None:

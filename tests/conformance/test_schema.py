@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ from beddel_cli.json_strict import find_inexact
 from beddel_cli.profile import parse_profile
 from beddel_cli.schema_document import KINDS, Definitions, standalone, whole
 from beddel_cli.yaml_safe import parse_yaml
-from tests.support.cli import Home
+from tests.support.capabilities import require
+from tests.support.cli import COMMAND, Home
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(beddel_cli.__file__).parent
@@ -211,7 +213,8 @@ def closed(schema: Any) -> Any:
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    inner = {key: closed(item) for key, item in schema.items()}
+    # A condition asks about single members and says nothing of the others.
+    inner = {key: item if key == "if" else closed(item) for key, item in schema.items()}
     named = isinstance(schema.get("properties"), dict) and "type" in schema
     return {**inner, "additionalProperties": False} if named else inner
 
@@ -235,6 +238,85 @@ def test_what_a_run_prints_and_signs_fits_the_schema(name: str, home: Home) -> N
     assert list(CLOSED["json-output"].iter_errors(done.json)) == []
     shown = home.run("verify", home.receipts()[-1], "--json").json
     assert list(CLOSED["receipt"].iter_errors(shown["statement"])) == []
+
+
+LOWER = ("--workspace", "lower")
+# What a program does -> options, exit code and reason.
+PROGRAM_ENDINGS: dict[str, tuple[str, tuple[str, ...], int, str]] = {
+    "success": ("echo out; echo err >&2", (), 0, "ok"),
+    "bytes": (r"printf '\377\000'", (), 0, "ok"),
+    "code": ("exit 7", (), 7, "exit"),
+    "signal": ("kill -SEGV $$", (), 139, "signal"),
+    "wall": ("sleep 60", ("--timeout", "300ms"), 124, "wall"),
+    "cpu": ("while :; do :; done", ("--cpu-time", "100ms"), 124, "cpu"),
+    "output": ("while :; do echo xxxxxxxx; done", ("--max-output", "4KiB"), 124, "output"),
+    "disk": ("head -c 2000000 /dev/zero > x", ("--disk", "1MiB"), 124, "disk"),
+    "refusal": ("exit 0", ("--memory", "1GiB"), 126, "limits"),
+    "not-shown": ("exit 0", ("--mount", "/proc:/data"), 126, "files"),
+    "results": ("mkdir d; echo x > d/a; ls", (*LOWER, "--results", "made"), 0, "ok"),
+    "write-back": ("echo x > 'a\\b'", (*LOWER, "--write-back"), 0, "ok"),
+    "shown": (
+        "cat /data/in",
+        ("--mount", "lower:/data", "--env", "A=b", "--tier", "free"),
+        0,
+        "ok",
+    ),
+    "file": ("cat /in", ("--mount", "lower/in:/in:rw", "--workspace", "lower/sub:/w:ro"), 0, "ok"),
+}
+# Of this machine root can make one without cgroups; most others may make no cgroup anyway.
+NO_CGROUP = ("unshare", "-m", "--propagation", "private", "sh", "-ec")
+UNMOUNT = 'umount -l -a -t cgroup,cgroup2; exec "$@"'
+MACHINES: dict[str, tuple[str, ...]] = {"as-it-is": COMMAND}
+if os.geteuid() == 0:
+    MACHINES["without-cgroup"] = (*NO_CGROUP, UNMOUNT, "sh", *COMMAND)
+
+
+def signed(home: Home) -> Any:
+    """Give the statement of the newest receipt, once its signature is verified."""
+    return home.run("verify", home.receipts()[-1], "--json").json["statement"]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", PROGRAM_ENDINGS)
+def test_what_a_run_of_a_program_prints_and_signs_fits_the_schema(
+    name: str, machine: str, home: Home
+) -> None:
+    require("user-namespaces")
+    script, options, exit_code, reason = PROGRAM_ENDINGS[name]
+    (home.work / "lower" / "sub").mkdir(parents=True)
+    (home.work / "lower" / "in").write_text("in")
+    words = ("exec", "--profile", "high-security", "--json", *options, "--", "sh", "-c", script)
+    done = home.run(*words, command=MACHINES[machine])
+    assert (done.returncode, done.json["outcome"]["reason"]) == (exit_code, reason), done.message
+    assert list(CLOSED["json-output"].iter_errors(done.json)) == []
+    statement = signed(home)
+    assert list(CLOSED["receipt"].iter_errors(statement)) == []
+    assert statement["predicate"]["runtime"]["name"] == "process"
+    assert our_paths("receipt", statement) == our_paths("json-output", done.json) == set()
+    sandbox = statement["predicate"]["runtime"]["sandbox"]
+    if machine == "without-cgroup" and sandbox is not None:
+        assert sandbox["cgroup"] == "none", "the control: there was no cgroup"
+
+
+def test_each_runtime_has_its_own_members_and_none_of_the_others(home: Home) -> None:
+    require("user-namespaces")
+    assert home.run("run", home.job("return 1"), "-q").returncode == 0
+    isolate = signed(home)
+    done = home.run("exec", "--profile", "high-security", "-q", "--", "true")
+    assert done.returncode == 0, done.message
+    program = signed(home)
+    for statement, other in ((isolate, "process"), (program, "javascript")):
+        assert CLOSED["receipt"].is_valid(statement)
+        for member in ("plan", "runtime"):
+            word = "runtime" if member == "plan" else "name"
+            wrong = copy.deepcopy(statement)
+            wrong["predicate"][member][word] = other
+            assert not VALIDATORS["receipt"].is_valid(wrong)
+    for one, another in ((isolate, program), (program, isolate)):
+        for member in ("plan", "runtime", "usage", "console"):
+            mixed = copy.deepcopy(one)
+            mixed["predicate"][member] = another["predicate"][member]
+            assert not VALIDATORS["receipt"].is_valid(mixed), member
 
 
 def test_errors_in_json_fit_the_schema_and_tell_everything_at_once(home: Home) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.limits import FIELDS, Limits
-from beddel_cli.profile import PROTECTIONS, Profile
+from beddel_cli.limits import ISOLATE, PROGRAM, Limits, fields_of
+from beddel_cli.profile import Grants, Profile, protections_of
 from beddel_cli.profile_comparison import WORDS, beyond_all, differences, settings
 from beddel_cli.record import changed
 from tests.support.values import PROFILE
@@ -16,30 +16,56 @@ NUMBERS = st.integers(1, 4)
 OPPOSITE = {"left": "right", "right": "left", None: None}
 
 
+def limits(use: str) -> st.SearchStrategy[Limits]:
+    """Give the limits of a profile's part."""
+    return st.builds(Limits, **{field.field: NUMBERS for field in fields_of(use)})
+
+
+def required(use: str) -> st.SearchStrategy[frozenset[str]]:
+    """Give what a profile's part requires."""
+    return st.frozensets(st.sampled_from(protections_of(use)), min_size=1)
+
+
+GRANTS = st.none() | st.builds(Grants, limits(PROGRAM), st.just("none"), required(PROGRAM))
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     """Give any profile that a file could hold."""
     return changed(
         PROFILE,
         level=draw(st.sampled_from(["ultra", "high", "medium"])),
-        limits=Limits(**{field.field: draw(NUMBERS) for field in FIELDS}),
+        limits=draw(limits(ISOLATE)),
         **{name: draw(st.sampled_from(words)) for name, words in WORDS},
-        required=draw(st.frozensets(st.sampled_from(PROTECTIONS), min_size=1)),
+        required=draw(required(ISOLATE)),
+        process=draw(GRANTS),
+    )
+
+
+@st.composite
+def tighter_limits(draw: st.DrawFn, use: str, given: Limits) -> Limits:
+    """Give limits of which none is more than that of others."""
+    fields = fields_of(use)
+    return Limits(
+        **{field.field: draw(st.integers(1, getattr(given, field.field))) for field in fields}
     )
 
 
 @st.composite
 def tightened(draw: st.DrawFn, profile: Profile) -> Profile:
     """Give a profile with some of its values made tighter."""
-    limits = {
-        field.field: draw(st.integers(1, getattr(profile.limits, field.field))) for field in FIELDS
-    }
+    process = profile.process
+    if process is not None:
+        less = draw(tighter_limits(PROGRAM, process.limits))
+        more = process.required | draw(required(PROGRAM))
+        process = draw(st.sampled_from((None, Grants(less, process.network, more))))
     return changed(
         profile,
-        limits=Limits(**limits),
+        limits=draw(tighter_limits(ISOLATE, profile.limits)),
         clock=draw(st.sampled_from(["frozen", profile.clock])),
         dynamic_code=draw(st.sampled_from(["none", profile.dynamic_code])),
-        required=profile.required | draw(st.frozensets(st.sampled_from(PROTECTIONS))),
+        required=profile.required | draw(required(ISOLATE)),
+        process=process,
     )
 
 
@@ -77,12 +103,18 @@ def test_tightening_never_adds_to_what_is_beyond_all(
 
 @given(profiles(), st.lists(profiles(), min_size=1, max_size=3))
 def test_beyond_all_is_looser_than_each(profile: Profile, others: list[Profile]) -> None:
-    """A value is beyond all just when the profile is the looser side against each one in it."""
-    looser = [
-        {item.name for item in differences(profile, other) if item.looser == "left"}
-        for other in others
-    ]
-    assert {item.name for item in beyond_all(profile, others)} == set.intersection(*looser)
+    """A value is beyond all just when the profile is the looser side against each one in it.
+
+    A value for programs is compared with those that grant them something.
+    """
+    beyond = {item.name for item in beyond_all(profile, others)}
+    for name in (item.name for item in settings(profile)):
+        among = [
+            {item.name for item in differences(profile, other) if item.looser == "left"}
+            for other in others
+            if other.process is not None or not name.startswith("process.")
+        ]
+        assert (name in beyond) == (bool(among) and all(name in looser for looser in among))
 
 
 @given(st.data(), profiles())
@@ -93,7 +125,13 @@ def test_looser_is_an_order(data: st.DataObject, loose: Profile) -> None:
     assert all(item.looser == "right" for item in differences(tight, loose))
 
 
-@given(profiles())
-def test_every_profile_has_the_same_values_in_the_same_order(profile: Profile) -> None:
-    """Settings pair up by position."""
-    assert [item.name for item in settings(profile)] == [item.name for item in settings(PROFILE)]
+@given(profiles(), profiles())
+def test_every_profile_has_the_same_values_in_the_same_order(a: Profile, b: Profile) -> None:
+    """Only a part for programs is there or not, and `process` says which."""
+    one, other = ([item.name for item in settings(profile)] for profile in (a, b))
+    if (a.process is None) == (b.process is None):
+        assert one == other
+    for profile, names in ((a, one), (b, other)):
+        inner = [name for name in names if name.startswith("process.")]
+        assert bool(inner) == (profile.process is not None)
+        assert names == [*dict.fromkeys(names)]

@@ -12,7 +12,7 @@ import pytest
 
 from beddel_cli.keys import generate_key
 from tests.support import block_syscalls, watch_audit
-from tests.support.capabilities import give_up
+from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home, Result
 
 WATCH = (sys.executable, "-P", str(Path(watch_audit.__file__)))
@@ -28,12 +28,16 @@ isolate:
   network: none
   required: [store-limits, landlock]
 """
+HIGH = ("--profile", "high-security")
 # What is asked -> the exit code.
 QUESTIONS: list[tuple[list[str], int]] = [
     (["job.yaml"], 0),
     (["job.yaml", "--json", "--profile", "tenant-isolated", "--set", "input.a=1"], 0),
     (["job.yaml", "--profile", "./mine.yaml", "--input", "input.json"], 0),
     (["job.yaml", "--memory", "64MiB"], 1),
+    (["program.yaml", *HIGH], 0),
+    (["program.yaml", *HIGH, "--workspace", "data", "--mount", "data/in:/in", "--env", "A=b"], 0),
+    (["program.yaml", *HIGH, "--mount", "/proc:/data", "--json"], 1),
     (["gone.yaml"], 2),
 ]
 # Calls that start, change or send something. A first execve is the command itself.
@@ -41,6 +45,7 @@ STARTING = "fork,vfork,clone,clone3,execve,execveat"
 CHANGING = (
     "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,"
     "chmod,fchmod,fchmodat,truncate,ftruncate,creat,socket,connect,bind,memfd_create,setrlimit,"
+    "unshare,setns,mount,umount2,open_tree,move_mount,mount_setattr,pivot_root,setresuid,setgroups,"
     "capset,landlock_add_rule,landlock_restrict_self,kill,tgkill,ptrace"
 )
 MAYBE = "open,openat,openat2,prctl,seccomp,prlimit64,landlock_create_ruleset"
@@ -49,7 +54,15 @@ HARMLESS = re.compile(
     r"open(at2?)?\((?!.*(O_WRONLY|O_RDWR|O_CREAT|O_TRUNC))|prctl\(PR_(GET|SET_NAME|SET_VMA)"
     r"|seccomp\(SECCOMP_GET_|prlimit64\([^,]*, \w+, NULL,"
     r"|landlock_create_ruleset\(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION\)"
+    # The C library asks the cache of user names, where there is one, for the caller's home.
+    r"|socket\(AF_UNIX, SOCK_STREAM\||connect\(\d+, \{sa_family=AF_UNIX, sun_path=\"/var/run/nscd/"
 )
+
+
+def program(home: Home) -> Path:
+    path = home.work / "program.yaml"
+    path.write_text("beddel: 1\nid: program\nruntime: process\ncommand: ['true']\n")
+    return path
 
 
 def prepare(home: Home) -> dict[str, str]:
@@ -57,6 +70,9 @@ def prepare(home: Home) -> dict[str, str]:
     home.job("return input", input={"a": 1})
     (home.work / "mine.yaml").write_text(PROFILE)
     (home.work / "input.json").write_text("[1]")
+    program(home)
+    (home.work / "data").mkdir()
+    (home.work / "data" / "in").write_text("in")
     more = {"BEDDEL_SIGNING_KEY": generate_key().decode(), "PYTHONDONTWRITEBYTECODE": "1"}
     return home.environment(HOME=str(home.work / "user"), **more)
 
@@ -167,6 +183,35 @@ def test_what_this_machine_does_not_offer_is_told_and_run_refuses_it(
     refusal = told.json["refusals"][0]
     assert ran.json["error"]["message"] == refusal["message"]
     assert ran.json["error"]["hint"] == refusal["fix"]
+
+
+@pytest.mark.parametrize("block", SEEN)
+def test_the_same_is_told_of_programs(home: Home, block: str) -> None:
+    require("user-namespaces")
+    asked = (*BLOCK, block, *COMMAND)
+    told = home.run("explain", program(home), *HIGH, "--json", command=asked)
+    assert told.returncode == 1, told.message
+    (refusal,) = told.json["refusals"]
+    assert refusal["needs"] == SEEN[block]
+    ran = home.run("run", program(home), *HIGH, "--json", command=asked)
+    assert ran.returncode == 126
+    assert ran.json["error"]["code"] == "protection"
+    if block != "rlimits":  # without those even the walls' own start fails
+        assert ran.json["error"]["message"] == refusal["message"]
+
+
+@pytest.mark.parametrize("block", ["unshare-refused", "mount-refused", "pivot-root-refused"])
+def test_what_only_building_the_walls_shows_is_left_to_run(home: Home, block: str) -> None:
+    require("user-namespaces")
+    asked = (*BLOCK, block, *COMMAND)
+    told = home.run("explain", program(home), *HIGH, "--json", command=asked)
+    assert told.returncode == 0, told.message
+    assert told.json["protections"][0]["name"] == "namespaces"
+    assert told.json["protections"][0]["verified"] == (
+        "offered, not tried; run tries it and confirms it"
+    )
+    ran = home.run("run", program(home), *HIGH, command=asked)
+    assert ran.returncode == 126
 
 
 @pytest.mark.parametrize("block", UNSEEN)

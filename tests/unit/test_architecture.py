@@ -14,6 +14,7 @@ import pytest
 
 import beddel_cli
 from beddel_cli import profile
+from tests.support.capabilities import require
 from tests.support.cli import Home
 
 PACKAGE = Path(beddel_cli.__file__).parent
@@ -85,17 +86,24 @@ ALLOWED: dict[str, set[str]] = {
         *("process.init", "process.kernel", "process.messages", "process.program"),
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
-    "receipt": {"json_strict", "plan", "record"},
+    "receipt": {"json_strict", "limits", "plan", "record"},
     "offer": {"host", "record"},
+    "program_offer": {"host", "offer", "process.remedies", "record"},
+    "program_queries": {
+        *("isolate.queries", "process.cgroup", "process.machine_facts", "program_offer"),
+    },
     "profile_comparison": {"limits", "profile", "record"},
     "explain": {
-        *(*BOTTOM, "host", "job", "limits", "plan", "profile", "profile_comparison", "yaml_safe"),
+        *(*BOTTOM, "host", "job", "json_strict", "limits", "plan", "profile"),
+        *("profile_comparison", "shape", "yaml_safe"),
     },
     "render_explain": {"explain", "offer", "profile_comparison", "render", "terminal"},
-    "render_profiles": {"profile_comparison", "render", "terminal"},
+    "render_profiles": {"limits", "profile_comparison", "render", "terminal"},
     "options": {"limits", "record"},
     "starter": {*BOTTOM, "files", "home"},
-    "render": {"home", "limits", "outcome", "receipt", "terminal"},
+    "figures": set(),
+    "render_program": {"figures", "limits", "terminal"},
+    "render": {*("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal")},
     "github_actions": {"errors", "render", "terminal"},
     "process.mount_rules": BOTTOM,
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
@@ -109,13 +117,40 @@ ALLOWED: dict[str, set[str]] = {
         *("process.cgroup", "process.launch", "process.program"),
     },
     "process.collect": {*BOTTOM, "home", "process.collect_rules"},
+    "process.visible_sink": {"terminal"},
+    "execution": {"record"},
+    "asked_job": {
+        *("errors", "files", "home", "job", "json_strict", "limits", "profile"),
+        *("program_request", "yaml_safe"),
+    },
+    "javascript_run": {
+        *("errors", "execution", "guests", "host", "job", "outcome", "receipt"),
+        *("isolate.engine_settings", "isolate.frames", "isolate.supervisor"),
+    },
+    "program_request": {
+        *(*BOTTOM, "process.cgroup", "process.meters", "process.mount_rules", "process.program"),
+    },
+    "program_outcome": {"limits", "outcome", "record"},
+    "program_run": {
+        *("errors", "execution", "files", "home", "job", "receipt"),
+        *("program_host", "program_outcome", "program_request"),
+        *("process.cgroup", "process.collect", "process.collect_rules", "process.launch"),
+        *("process.mount_sources", "process.outer_terminal", "process.signals"),
+        *("process.streams", "process.supervise", "process.visible_sink"),
+    },
 }
-STARTERS = {"isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"}
+STARTERS = {
+    *("isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"),
+    *("process.launch", "process.init", "process.supervise", "program_run", "javascript_run"),
+}
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
-    *("process.mount_rules", "process.collect_rules"),
+    *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
+    *("offer", "program_offer", "figures", "render_program", "program_outcome"),
 )
+# Of `os`, what only puts a number into words.
+WORDS_OF_OS = {"strerror"}
 # Modules that can read, open, start or wait for something.
 EFFECTS = {
     *("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "socket", "select", "ctypes"),
@@ -207,7 +242,10 @@ def test_nothing_is_imported_in_a_circle() -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_pure_module_can_neither_open_nor_start_nor_read_anything(name: str) -> None:
-    assert others(name) & EFFECTS == set()
+    effects = others(name) & EFFECTS
+    if attributes(name, "os") <= WORDS_OF_OS:
+        effects -= {"os"}
+    assert effects == set()
     assert ours(name) & STARTERS == set()
     called = {
         node.func.id
@@ -283,6 +321,11 @@ HEAVY = {
 }
 SHELL_OF_TYPER = {"beddel_cli.cli", "beddel_cli.verify", "beddel_cli.isolate.wasm"}
 ONLY_ON_GITHUB = "beddel_cli.github_actions"
+OF_PROGRAMS = ("beddel_cli.process", "beddel_cli.program_")
+OF_ISOLATES = {
+    *("beddel_cli.isolate.javascript", "beddel_cli.isolate.worker", "beddel_cli.javascript_run"),
+    *("beddel_cli.isolate.guest_code", "beddel_cli.isolate.supervisor"),
+}
 
 
 def loaded(home: Home, *arguments: str | Path, **variables: str) -> set[str]:
@@ -312,6 +355,18 @@ def test_a_plain_run_loads_only_what_it_uses(home: Home) -> None:
     assert "beddel_cli.run" in modules, "the control: the listing is of this run"
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
     assert modules & SHELL_OF_TYPER == set()
+    assert ONLY_ON_GITHUB not in modules
+    assert {name for name in modules if name.startswith(OF_PROGRAMS)} == set()
+
+
+def test_a_plain_exec_of_a_program_loads_nothing_of_isolates(home: Home) -> None:
+    require("user-namespaces")
+    words = ("exec", "--profile", "high-security", "-q", "--", "true")
+    home.run(*words)  # makes the key
+    modules = loaded(home, *words)
+    assert "beddel_cli.process.init" in modules, "the control: the listing is of this run"
+    assert {name.partition(".")[0] for name in modules} & (HEAVY | {"yaml", "jsonschema"}) == set()
+    assert modules & (SHELL_OF_TYPER | OF_ISOLATES) == set()
     assert ONLY_ON_GITHUB not in modules
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli import cli
+from beddel_cli import cli, profile
 from beddel_cli.options import OPTIONS
 from tests.support.cli import COMMAND, Home, Result, has_traceback
 
@@ -69,6 +69,7 @@ def make_files(work: Path) -> None:
     (work / "::error::x.yaml").write_text("id: [\n")
 
 
+JAVASCRIPT = ("exec", "--runtime", "javascript")
 # A command line -> its exit code and the first words of its error.
 MISTAKES: list[tuple[list[str], int, str]] = [
     # Files that are no job.
@@ -104,7 +105,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["run", "typo.yaml"], 125, "typo.yaml:3:1: unknown key 'runtme'"),
     (["run", "units.yaml"], 125, "units.yaml:5:18: memory has no known unit: '2MB'"),
     (["run", "python.yaml"], 125, "python.yaml:3:10: runtime 'python' is not available"),
-    (["run", "env.yaml"], 125, "env.yaml:5:1: 'env' is not enforced by this version"),
+    (["run", "env.yaml"], 125, "env.yaml:5:1: 'env' is for programs; an isolate"),
     (["run", "file.yaml"], 127, "file.yaml:4:7: no code file at 'gone.js'"),
     (["run", "good.yaml", "--allow-path", "gone"], 125, "--allow-path 'gone' cannot be opened"),
     # Options.
@@ -140,10 +141,10 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["run", "good.yaml", "--bundle", "folder"], 125, "'folder' exists and is a folder"),
     (["run", "good.yaml", "--heap-snapshot", "folder"], 125, "'folder' exists and is a folder"),
     # Other commands.
-    (["exec", "gone.js"], 127, "no code file at 'gone.js'"),
-    (["exec", "folder"], 125, "the code file 'folder' is not a regular file"),
-    (["exec", "fifo.yaml"], 125, "the code file 'fifo.yaml' is not a regular file"),
-    (["exec", "binary.yaml"], 125, "binary.yaml:2: the code is not valid UTF-8"),
+    ([*JAVASCRIPT, "gone.js"], 127, "no code file at 'gone.js'"),
+    ([*JAVASCRIPT, "folder"], 125, "the code file 'folder' is not a regular file"),
+    ([*JAVASCRIPT, "fifo.yaml"], 125, "the code file 'fifo.yaml' is not a regular file"),
+    ([*JAVASCRIPT, "binary.yaml"], 125, "binary.yaml:2: the code is not valid UTF-8"),
     (["profiles", "show", "./binary.yaml"], 2, "./binary.yaml:"),
     (["keys", "show"], 2, "there is no signing key in "),
     (["keys", "export", "--out", "folder"], 2, "there is no signing key in "),
@@ -163,8 +164,8 @@ MISSPELLINGS: list[tuple[list[str], int, str]] = [
     (["run", "good.yaml", "--json=yes"], 125, "option '--json' does not take a value"),
     (["run", "good.yaml", "--tenant", "a/../b"], 125, "not a valid tenant: 'a/../b'"),
     (["run", "good.yaml", "--tenant", "\x1b[1m"], 125, "not a valid tenant: '\\x1b[1m'"),
-    (["exec"], 125, "missing argument 'FILE|-'"),
-    (["exec", "--runtime", "cobol", "--", "x"], 125, "unknown runtime 'cobol'"),
+    (["exec"], 125, "missing argument 'COMMAND...'"),
+    (["exec", "--runtime", "cobol", "--", "x"], 125, "invalid value for '--runtime': 'cobol'"),
     (["frobnicate"], 2, "no such command 'frobnicate'"),
     (["a\n::error::\x1b[1m"], 2, "no such command 'a\\n::error::\\x1b[1m'"),
     (["--nope"], 2, "no such option: --nope"),
@@ -397,7 +398,36 @@ def test_profiles_are_listed_and_shown(capfd: pytest.CaptureFixture[str]) -> Non
     assert (shown["name"], shown["limits"]["memory"]) == ("high-security", "4MiB")
     assert shown["built_in"] is True
     assert cli.run_app(["profiles", "show", "high-security"], started_ns=0) == 0
-    assert "memory 4MiB, timeout 10s" in capfd.readouterr().out
+    text = capfd.readouterr().out
+    assert "memory 4MiB, timeout 10s" in text
+    assert "memory 256MiB, timeout 2min" in text
+    assert shown["process"] == {
+        "limits": {
+            **{"memory": "256MiB", "timeout": "2min", "max_output": "1MiB", "cpu_time": "1min"},
+            **{"cpus": "0.5", "processes": "64", "disk": "64MiB", "inodes": "4000"},
+            "open_files": "256",
+        },
+        "network": "none",
+        "required": [
+            *("capabilities", "landlock", "namespaces", "no-new-privs", "rlimits", "seccomp"),
+        ],
+    }
+    assert [line.split("  ")[0] for line in text.splitlines()][-4:] == [
+        *("required", "process limits", "process network", "process required"),
+    ]
+
+
+def test_a_profile_that_grants_programs_nothing_is_shown_so(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    text = Path(profile.folder(), "high-security.yaml").read_text()
+    mine.write_text(text.replace("name: high-security", "name: mine").partition("process:")[0])
+    assert cli.run_app(["profiles", "show", str(mine)], started_ns=0) == 0
+    shown = capfd.readouterr().out.splitlines()[-1]
+    assert shown.split(maxsplit=1) == ["process", "not granted: it has no `process` part"]
+    assert cli.run_app(["profiles", "show", str(mine), "--json"], started_ns=0) == 0
+    assert json.loads(capfd.readouterr().out)["process"] is None
 
 
 def test_both_ways_in_give_the_same_result(home: Home) -> None:

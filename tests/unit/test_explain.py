@@ -286,7 +286,7 @@ def test_nothing_of_a_job_or_profile_acts_on_a_terminal() -> None:
     job = parse_job(hostile.encode(), "o\x1b[31m\n.yaml")
     found = answer(job=hostile, input_from="--input \x1b[1m")
     question = changed(found.question, job=job, profile=changed(PROFILE, name="\x1b[2m"))
-    greedy = changed(question, flags=Limits(fuel=2000))
+    greedy = changed(question, flags=Wishes(Limits(fuel=2000)))
     for text in (explanation_text(explain(each, host())) for each in (question, greedy)):
         assert "\x1b" not in text
         assert "\u202e" not in text

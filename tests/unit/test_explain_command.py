@@ -173,19 +173,20 @@ def test_check_tells_what_a_profile_grants_and_how_it_compares(home: Home) -> No
         "  grants    memory 64MiB, timeout 10s, fuel 100, max_output 1KiB, max_console 1KiB, "
         "dynamic_code none, clock frozen, network none",
         "  requires  capabilities, no-new-privs, rlimits, store-limits",
+        "  programs  not granted",
         "  looser    than ultra-secure: memory 64MiB (there 2MiB), timeout 10s (there 5s), "
         "seccomp not required, landlock not required",
         "  tighter   than ultra-secure: fuel 100 (there 100000000000), "
-        "max_output 1KiB (there 256KiB), max_console 1KiB (there 16KiB)",
+        "max_output 1KiB (there 256KiB), max_console 1KiB (there 16KiB), process not granted",
         "  looser    than high-security: memory 64MiB (there 4MiB), "
         "seccomp not required, landlock not required",
         "  tighter   than high-security: fuel 100 (there 200000000000), "
-        "max_output 1KiB (there 1MiB), max_console 1KiB (there 64KiB)",
+        "max_output 1KiB (there 1MiB), max_console 1KiB (there 64KiB), process not granted",
         "  looser    than tenant-isolated: memory 64MiB (there 8MiB), seccomp not required",
         "  tighter   than tenant-isolated: timeout 10s (there 15s), "
         "fuel 100 (there 300000000000), max_output 1KiB (there 4MiB), "
         "max_console 1KiB (there 256KiB), dynamic_code none (there function), "
-        "clock frozen (there real)",
+        "clock frozen (there real), process not granted",
         "  warning   profile 'mine' is looser than any built-in one: "
         "memory 64MiB (at most 8MiB), seccomp not required",
     ]
@@ -239,6 +240,19 @@ def test_diff_is_a_line_for_each_value_and_says_which_side_is_looser(home: Home)
         ["limits.fuel", "100000000000", "200000000000", "high-security", "is", "looser"],
         ["limits.max_output", "256KiB", "1MiB", "high-security", "is", "looser"],
         ["limits.max_console", "16KiB", "64KiB", "high-security", "is", "looser"],
+        ["process.limits.memory", "64MiB", "256MiB", "high-security", "is", "looser"],
+        ["process.limits.timeout", "30s", "2min", "high-security", "is", "looser"],
+        ["process.limits.max_output", "256KiB", "1MiB", "high-security", "is", "looser"],
+        ["process.limits.cpu_time", "10s", "1min", "high-security", "is", "looser"],
+        ["process.limits.cpus", "0.25", "0.5", "high-security", "is", "looser"],
+        ["process.limits.processes", "16", "64", "high-security", "is", "looser"],
+        ["process.limits.disk", "16MiB", "64MiB", "high-security", "is", "looser"],
+        ["process.limits.inodes", "1000", "4000", "high-security", "is", "looser"],
+        ["process.limits.open_files", "64", "256", "high-security", "is", "looser"],
+        [
+            *("process.required.cgroup", "required", "not", "required"),
+            *("high-security", "is", "looser"),
+        ],
     ]
 
 

@@ -101,9 +101,14 @@ BAD: list[tuple[str, str, str | None]] = [
         None,
     ),
     (
-        GOOD.replace("javascript", "process"),
-        "job.yaml:3:10: runtime 'process' is not available in this version",
+        GOOD.replace("javascript", "wasm"),
+        "job.yaml:3:10: runtime 'wasm' is not available in this version",
         None,
+    ),
+    (
+        GOOD.replace("javascript", "process"),
+        "job.yaml:1:1: missing key 'command'",
+        "add `command: …`",
     ),
     (GOOD + "inputs: 1\n", "job.yaml:5:1: unknown key 'inputs'", "did you mean 'input'?"),
     (GOOD + "zzz: 1\n", "job.yaml:5:1: unknown key 'zzz'", None),
@@ -115,7 +120,20 @@ BAD: list[tuple[str, str, str | None]] = [
             "so a job that asks for it is not run",
             f"remove {key!r}",
         )
-        for key in ("modules", "env", "mounts", "workspace", "max_concurrent", "command")
+        for key in ("modules", "max_concurrent")
+    ),
+    *(
+        (
+            f"{GOOD}{key}: {value}\n",
+            f"job.yaml:5:1: {key!r} is for programs; an isolate cannot use it",
+            f"remove {key!r}",
+        )
+        for key, value in (
+            ("env", "{A: b}"),
+            ("mounts", "[]"),
+            ("workspace", "{source: .}"),
+            ("command", "[x]"),
+        )
     ),
     (HEAD, "job.yaml:1:1: a job has `code` or `file`, and here is neither", None),
     (HEAD + "code:\n", "job.yaml:4:6: code is nothing", None),

@@ -21,8 +21,9 @@ from beddel_cli.limits import (
 )
 
 MEMORY, TIMEOUT, FUEL = BY_KEY["memory"], BY_KEY["timeout"], BY_KEY["fuel"]
-SMALLEST = {"size": 1, "time": 1_000_000, "count": 1}
-LARGEST = {"size": 1 << 40, "time": 86_400_000_000_000, "count": (1 << 53) - 1}
+CPUS = BY_KEY["cpus"]
+SMALLEST = {"size": 1, "time": 1_000_000, "count": 1, "cpus": 1}
+LARGEST = {"size": 1 << 40, "time": 86_400_000_000_000, "count": (1 << 53) - 1, "cpus": 1 << 20}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,9 @@ def test_a_limit_that_is_written_out_reads_back_as_itself(
         (TIMEOUT, 1_500_000, "1.5ms"),
         (TIMEOUT, 120_000_000_000, "2min"),
         (FUEL, 50_000_000, "50000000"),
+        (CPUS, 250, "0.25"),
+        (CPUS, 2000, "2"),
+        (CPUS, 1, "0.001"),
     ],
 )
 def test_a_limit_is_written_in_its_largest_whole_unit(

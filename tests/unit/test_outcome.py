@@ -317,10 +317,13 @@ def test_the_position_is_of_the_topmost_frame_in_the_job(
 # DESIGN's closed table of exit codes.
 EXIT_CODES = {
     0: {"ok"},
-    1: {"thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled"},
-    124: {"wall", "fuel", "output"},
-    125: {"worker-fault"},
-    126: {"limits", "protection", "files"},
+    # A program's own code takes the place of that of `exit`, 128 + N that of `signal`.
+    1: {"thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled", "exit"},
+    124: {"wall", "fuel", "output", "cpu", "processes", "disk", "inodes"},
+    125: {"worker-fault", "sandbox-fault"},
+    126: {"limits", "protection", "files", "not-executable"},
+    127: {"not-found"},
+    128: {"signal"},
     130: {"interrupted"},
     137: {"memory"},
     143: {"terminated"},

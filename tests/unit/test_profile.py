@@ -9,8 +9,18 @@ import pytest
 
 from beddel_cli import profile
 from beddel_cli.errors import JobError, NotFoundError
-from beddel_cli.limits import FIELDS, exceeding
-from beddel_cli.profile import BUILT_IN, PROTECTIONS, Profile, load_profile, parse_profile
+from beddel_cli.limits import FIELDS, ISOLATE, PROGRAM, exceeding, fields_of
+from beddel_cli.profile import (
+    BUILT_IN,
+    PROGRAM_PROTECTIONS,
+    PROTECTIONS,
+    Grants,
+    Profile,
+    load_profile,
+    parse_profile,
+)
+
+LIMIT_NAMES = [field.field for field in FIELDS]
 
 GOOD = """\
 beddel: 1
@@ -54,7 +64,11 @@ def test_the_built_in_profiles_load_and_set_every_limit() -> None:
         found = load_profile(name)
         assert found.name == name
         assert found.built_in
-        assert all(getattr(found.limits, field.field) for field in FIELDS)
+        for use in (ISOLATE, PROGRAM):
+            granted = found.grants(use)
+            assert granted is not None
+            given = {name for name in LIMIT_NAMES if getattr(granted.limits, name) is not None}
+            assert given == {field.field for field in fields_of(use)}
 
 
 def test_the_built_in_profiles_go_from_strict_to_less_strict() -> None:
@@ -66,6 +80,58 @@ def test_the_built_in_profiles_go_from_strict_to_less_strict() -> None:
     assert (strict.level, middle.level, loose.level) == ("ultra", "high", "medium")
     assert [item.dynamic_code for item in (strict, middle, loose)] == ["none", "none", "function"]
     assert [item.clock for item in (strict, middle, loose)] == ["frozen", "frozen", "real"]
+
+
+def programs(name: str) -> Grants:
+    found = load_profile(name).process
+    assert found is not None
+    return found
+
+
+def test_the_same_holds_of_what_they_grant_programs() -> None:
+    strict, middle, loose = map(programs, BUILT_IN)
+    assert exceeding(strict.limits, middle.limits) == ()
+    assert exceeding(middle.limits, loose.limits) == ()
+    # Each grants strictly more of everything than the one before it.
+    for tight, wide in ((strict, middle), (middle, loose)):
+        assert exceeding(wide.limits, tight.limits) == fields_of(PROGRAM)
+    assert strict.required == set(PROGRAM_PROTECTIONS)
+    assert middle.required == set(PROGRAM_PROTECTIONS) - {"cgroup"}
+    assert loose.required == {"namespaces", "no-new-privs", "capabilities", "seccomp"}
+    assert {item.network for item in (strict, middle, loose)} == {"none"}
+
+
+def test_the_built_in_limits_of_programs_are_the_documented_ones() -> None:
+    mib, kib, second = 1 << 20, 1 << 10, 1_000_000_000
+    minute = 60 * second
+    table = {
+        # memory, thousandths of a CPU, processes, wall, CPU time, disk, inodes, files, output
+        "ultra-secure": (
+            64 * mib,
+            250,
+            16,
+            30 * second,
+            10 * second,
+            16 * mib,
+            1000,
+            64,
+            256 * kib,
+        ),
+        "high-security": (256 * mib, 500, 64, 2 * minute, minute, 64 * mib, 4000, 256, mib),
+        "tenant-isolated": (
+            *(4096 * mib, 2000, 500, 10 * minute, 10 * minute),
+            *(512 * mib, 20_000, 1024, 16 * mib),
+        ),
+    }
+    found = {}
+    for name in BUILT_IN:
+        limits = programs(name).limits
+        found[name] = (
+            *(limits.memory_bytes, limits.milli_cpus, limits.processes, limits.wall_ns),
+            *(limits.cpu_ns, limits.disk_bytes, limits.inodes, limits.open_files),
+            limits.output_bytes,
+        )
+    assert found == table
 
 
 def test_the_built_in_limits_are_the_documented_ones() -> None:

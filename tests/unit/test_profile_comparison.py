@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from beddel_cli.limits import FIELDS, format_limit
-from beddel_cli.profile import BUILT_IN, PROTECTIONS, Profile, load_built_in_profiles
+from beddel_cli.limits import ISOLATE, PROGRAM, LimitField, Limits, fields_of, format_limit
+from beddel_cli.profile import (
+    BUILT_IN,
+    PROGRAM_PROTECTIONS,
+    PROTECTIONS,
+    Grants,
+    Profile,
+    load_built_in_profiles,
+)
 from beddel_cli.profile_comparison import (
     WORDS,
     Beyond,
@@ -27,40 +34,93 @@ def mine(of: Profile = LOOSEST, **changes: object) -> Profile:
     return changed(of, name="mine", built_in=False, **changes)
 
 
-def with_limit(profile: Profile, **limits: int) -> Profile:
-    return changed(profile, limits=changed(profile.limits, **limits))
+# The fixture's profile with a part for programs.
+BOTH = changed(
+    PROFILE,
+    process=Grants(
+        Limits(**{field.field: 1000 for field in fields_of(PROGRAM)}),
+        "none",
+        frozenset(PROGRAM_PROTECTIONS),
+    ),
+)
+NAMED = [
+    *((field, f"limits.{field.key}", ISOLATE) for field in fields_of(ISOLATE)),
+    *((field, f"process.limits.{field.key}", PROGRAM) for field in fields_of(PROGRAM)),
+]
+
+
+def with_limits(profile: Profile, use: str, **limits: int) -> Profile:
+    if use == ISOLATE:
+        return changed(profile, limits=changed(profile.limits, **limits))
+    process = granted(profile)
+    return changed(profile, process=changed(process, limits=changed(process.limits, **limits)))
+
+
+def granted(profile: Profile) -> Grants:
+    assert profile.process is not None
+    return profile.process
+
+
+def limit(profile: Profile, field: LimitField, use: str) -> int:
+    grants = profile.grants(use)
+    assert grants is not None
+    value: int = getattr(grants.limits, field.field)
+    return value
+
+
+def not_requiring(profile: Profile, *names: str) -> Profile:
+    """Give a profile that does not require these of a machine for programs."""
+    process = granted(profile)
+    return changed(profile, process=changed(process, required=process.required - {*names}))
 
 
 LOOSER = [
     *(
-        (with_limit(PROFILE, **{field.field: getattr(PROFILE.limits, field.field) + 1}), name)
-        for field in FIELDS
-        for name in [f"limits.{field.key}"]
+        (with_limits(BOTH, use, **{field.field: limit(BOTH, field, use) + 1}), name)
+        for field, name, use in NAMED
     ),
-    (changed(PROFILE, dynamic_code="function"), "dynamic_code"),
-    (changed(PROFILE, clock="real"), "clock"),
-    *(
-        (changed(PROFILE, required=PROFILE.required - {name}), f"required.{name}")
-        for name in PROTECTIONS
-    ),
+    (changed(BOTH, dynamic_code="function"), "dynamic_code"),
+    (changed(BOTH, clock="real"), "clock"),
+    *((changed(BOTH, required=BOTH.required - {name}), f"required.{name}") for name in PROTECTIONS),
+    *((not_requiring(BOTH, name), f"process.required.{name}") for name in PROGRAM_PROTECTIONS),
 ]
 
 
 @pytest.mark.parametrize(("loose", "name"), LOOSER, ids=[name for _, name in LOOSER])
 def test_each_value_has_a_looser_side(loose: Profile, name: str) -> None:
-    assert [(item.name, item.looser) for item in differences(PROFILE, loose)] == [(name, "right")]
-    assert [(item.name, item.looser) for item in differences(loose, PROFILE)] == [(name, "left")]
+    assert [(item.name, item.looser) for item in differences(BOTH, loose)] == [(name, "right")]
+    assert [(item.name, item.looser) for item in differences(loose, BOTH)] == [(name, "left")]
 
 
 def test_every_value_is_compared() -> None:
     names = {name for _, name in LOOSER}
-    assert {item.name for item in settings(PROFILE)} == {*names, "level", "network"}
+    alone = {"level", "network", "process", "process.network"}
+    assert {item.name for item in settings(BOTH)} == {*names, *alone}
+
+
+def test_a_profile_without_a_part_for_programs_is_tighter_in_that_one_thing() -> None:
+    none = changed(BOTH, process=None)
+    (found,) = differences(none, BOTH)
+    assert (found.name, found.left, found.right, found.looser) == (
+        *("process", "not granted", "granted"),
+        "right",
+    )
+    assert [item.looser for item in differences(BOTH, none)] == ["left"]
+    assert differences(none, none) == ()
+    assert beyond_all(none, [BOTH]) == ()
+    assert beyond_all(BOTH, [none]) == (Beyond("process", "granted", "not granted"),)
+    # Among others, what it grants is held against those that grant something.
+    more = with_limits(BOTH, PROGRAM, processes=1001)
+    assert beyond_all(more, [none, BOTH]) == (Beyond("process.limits.processes", "1001", "1000"),)
+    assert beyond_all(BOTH, [none, more]) == ()
 
 
 def test_every_word_that_a_profile_may_hold_has_its_place_in_the_order() -> None:
-    isolate = Definitions()("profile")["properties"]["isolate"]["properties"]
-    held = {name: rule for name, rule in isolate.items() if rule.get("type") == "string"}
-    assert {name: tuple(rule["enum"]) for name, rule in held.items()} == dict(WORDS)
+    parts = Definitions()("profile")["properties"]
+    for part, known in (("isolate", dict(WORDS)), ("process", {"network": ("none",)})):
+        rules = parts[part]["properties"]
+        held = {name: rule for name, rule in rules.items() if rule.get("type") == "string"}
+        assert {name: tuple(rule["enum"]) for name, rule in held.items()} == known
 
 
 def test_a_level_is_a_label_that_makes_nothing_looser() -> None:
@@ -84,6 +144,17 @@ def test_values_are_written_as_a_profile_writes_them() -> None:
         ("dynamic_code", "none", "function"),
         ("clock", "frozen", "real"),
         ("required.landlock", "required", "not required"),
+        ("process.limits.memory", "256MiB", "4GiB"),
+        ("process.limits.timeout", "2min", "10min"),
+        ("process.limits.max_output", "1MiB", "16MiB"),
+        ("process.limits.cpu_time", "1min", "10min"),
+        ("process.limits.cpus", "0.5", "2"),
+        ("process.limits.processes", "64", "500"),
+        ("process.limits.disk", "64MiB", "512MiB"),
+        ("process.limits.inodes", "4000", "20000"),
+        ("process.limits.open_files", "256", "1024"),
+        ("process.required.landlock", "required", "not required"),
+        ("process.required.rlimits", "required", "not required"),
     ]
 
 
@@ -93,14 +164,13 @@ def test_a_copy_of_a_built_in_profile_is_beyond_none(name: str) -> None:
     assert beyond_all(copied, BUILT_INS) == ()
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.key)
-def test_only_more_than_the_loosest_is_beyond_all(field: object) -> None:
-    item = next(each for each in FIELDS if each == field)
-    most = getattr(LOOSEST.limits, item.field)
-    assert beyond_all(mine(with_limit(LOOSEST, **{item.field: most})), BUILT_INS) == ()
-    more = mine(with_limit(LOOSEST, **{item.field: most + 1}))
+@pytest.mark.parametrize(("field", "name", "use"), NAMED, ids=[name for _, name, _ in NAMED])
+def test_only_more_than_the_loosest_is_beyond_all(field: LimitField, name: str, use: str) -> None:
+    most = limit(LOOSEST, field, use)
+    assert beyond_all(mine(with_limits(LOOSEST, use, **{field.field: most})), BUILT_INS) == ()
+    more = mine(with_limits(LOOSEST, use, **{field.field: most + 1}))
     assert beyond_all(more, BUILT_INS) == (
-        Beyond(f"limits.{item.key}", format_limit(item, most + 1), format_limit(item, most)),
+        Beyond(name, format_limit(field, most + 1), format_limit(field, most)),
     )
 
 
@@ -109,6 +179,15 @@ def test_a_protection_that_all_require_is_beyond_all_when_left_out(name: str) ->
     found = beyond_all(mine(required=frozenset(PROTECTIONS) - {name}), BUILT_INS)
     # Landlock is not required under tenant-isolated, so that leaving it out is beyond none.
     expected = [] if name == "landlock" else [f"required.{name}"]
+    assert [item.name for item in found] == expected
+
+
+@pytest.mark.parametrize("name", PROGRAM_PROTECTIONS)
+def test_the_same_holds_for_programs(name: str) -> None:
+    strictest = mine(not_requiring(BUILT_INS[0], name))
+    found = beyond_all(strictest, BUILT_INS)
+    by_all = {"namespaces", "no-new-privs", "capabilities", "seccomp"}
+    expected = [f"process.required.{name}"] if name in by_all else []
     assert [item.name for item in found] == expected
 
 
@@ -129,6 +208,16 @@ def test_the_warning_names_each_value_and_what_the_built_in_ones_allow() -> None
         own,
         "profile 'mine' is looser than any built-in one: "
         "memory 64MiB (at most 8MiB), seccomp not required",
+    )
+    loose = mine(with_limits(not_requiring(LOOSEST, "seccomp"), PROGRAM, memory_bytes=5 << 30))
+    assert profile_warnings(loose, beyond_all(loose, BUILT_INS))[1:] == (
+        "profile 'mine' is looser than any built-in one: "
+        "process memory 5GiB (at most 4GiB), process seccomp not required",
+    )
+    assert profile_warnings(BOTH, beyond_all(mine(BOTH), [mine(BOTH, process=None)])) == ()
+    granting = beyond_all(mine(BOTH), [changed(BOTH, process=None)])
+    assert profile_warnings(mine(BOTH), granting)[1:] == (
+        "profile 'mine' is looser than any built-in one: process granted",
     )
     assert profile_warnings(mine(), ()) == (own,)
     assert profile_warnings(LOOSEST, ()) == ()

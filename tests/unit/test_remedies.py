@@ -8,7 +8,7 @@ import os
 import pytest
 
 from beddel_cli.process.machine_facts import read_facts
-from beddel_cli.process.remedies import Facts, explain_cgroup, explain_step
+from beddel_cli.process.remedies import Facts, explain_cgroup, explain_step, foresee
 from beddel_cli.record import changed
 
 PLAIN = Facts(
@@ -120,6 +120,41 @@ def test_a_setting_alone_proves_nothing() -> None:
     # Root is not bound by what binds ordinary users, so that is not what failed.
     facts = changed(PLAIN, unprivileged_clone=0, apparmor_restricts=1, root=True)
     assert "chroot" in explain_step("user namespace", errno.EPERM, "", facts).found
+
+
+LIMIT_0 = "user.max_{}_namespaces is 0"
+# What is special about the machine, kinds it lacks, whether another id may be taken: the cause.
+FORESEEN = [
+    ({}, (), True, None),
+    ({}, (), False, None),
+    ({}, ("user", "cgroup"), True, "this kernel has no user namespaces"),
+    ({}, ("ipc", "uts"), True, "this kernel has no ipc and uts namespaces"),
+    ({"namespace_limits": {"net": 0, "user": 0}}, (), True, LIMIT_0.format("user")),
+    ({"namespace_limits": {"net": 0, "user": 9}}, (), True, LIMIT_0.format("net")),
+    ({"namespace_limits": {"user": 0}, "root": True}, (), True, LIMIT_0.format("user")),
+    ({"unprivileged_clone": 0}, (), True, "kernel.unprivileged_userns_clone is 0"),
+    ({"unprivileged_clone": 0, "root": True}, (), True, None),
+    ({"unprivileged_clone": 1}, (), True, None),
+    ({"apparmor_restricts": 1}, (), True, "AppArmor takes the rights"),
+    ({"apparmor_restricts": 1, "apparmor_label": "unconfined"}, (), True, "AppArmor takes"),
+    # A profile of its own may be what allows them.
+    ({"apparmor_restricts": 1, "apparmor_label": "beddel (enforce)"}, (), True, None),
+    ({"apparmor_restricts": 1, "root": True}, (), True, None),
+    ({"root": True}, (), False, "root without CAP_SETUID and CAP_SETGID"),
+]
+
+
+@pytest.mark.parametrize(("special", "absent", "takes_ids", "cause"), FORESEEN)
+def test_what_settings_alone_forbid(
+    special: dict[str, object], absent: tuple[str, ...], takes_ids: bool, cause: str | None
+) -> None:
+    remedy = foresee(changed(PLAIN, **special), absent, takes_ids=takes_ids)
+    if cause is None:
+        assert remedy is None
+    else:
+        assert remedy is not None
+        assert remedy.found.startswith(cause)
+        assert remedy.fix
 
 
 def test_an_unknown_cause_is_not_made_up() -> None:

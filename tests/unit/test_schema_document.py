@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import beddel_cli
-from beddel_cli import errors, outcome, render, schema_document, shape
-from beddel_cli.limits import FIELDS, LimitField, parse_limit
-from beddel_cli.plan import camel_case
-from beddel_cli.profile import PROTECTIONS
+from beddel_cli import errors, outcome, program_outcome, render, schema_document, shape
+from beddel_cli.limits import BY_KEY, FIELDS, ISOLATE, PROGRAM, LimitField, fields_of, parse_limit
+from beddel_cli.plan import TIERS, camel_case
+from beddel_cli.profile import PROGRAM_PROTECTIONS, PROTECTIONS, protections_of
 from beddel_cli.receipt import PREDICATE_TYPE, STATEMENT_TYPE
 from beddel_cli.schema_document import KINDS, Definitions, standalone, whole
 from tests.support.cli import Result
@@ -112,26 +112,105 @@ def words(*path: str) -> list[Any]:
     return list(item["enum"])
 
 
-def test_words_and_keys_in_the_schema_are_those_of_the_code() -> None:
-    keys = [field.key for field in FIELDS]
+def keys_of(use: str) -> list[str]:
+    return [field.key for field in fields_of(use)]
+
+
+def never(schema: dict[str, Any]) -> set[str]:
+    """Give the members that a schema does not allow."""
+    return {name for name, inner in schema["properties"].items() if inner.get("not") == {}}
+
+
+def test_keys_of_limits_in_the_schema_are_those_of_the_code() -> None:
     limits = DEFS["job-limits"]["properties"]
-    programs = DEFS["isolate-job"]["properties"]["limits"]["properties"]
-    assert list(limits) == [*keys, *programs]
-    assert all(never["not"] == {} for never in programs.values())
-    isolate = DEFS["profile"]["properties"]["isolate"]["properties"]
-    assert list(isolate["limits"]["properties"]) == isolate["limits"]["required"] == keys
+    assert list(limits) == [field.key for field in FIELDS]
+    parts = DEFS["profile"]["properties"]
+    tables = [limits]
+    for use, part, job in (
+        (ISOLATE, "isolate", "isolate-job"),
+        (PROGRAM, "process", "program-job"),
+    ):
+        granted = parts[part]["properties"]["limits"]
+        assert list(granted["properties"]) == granted["required"] == keys_of(use)
+        tables.append(granted["properties"])
+        others = {field.key for field in FIELDS} - set(keys_of(use))
+        assert never(DEFS[job]["properties"]["limits"]) == others
+    for table in tables:
+        for key, inner in table.items():
+            assert inner["$ref"] == f"#/$defs/{BY_KEY[key].kind}"
+
+
+def test_limits_in_receipts_and_documents_are_those_of_the_code() -> None:
+    for whole_one, name, spelt in (
+        (DEFS["plan"], "predicate", camel_case),
+        (DEFS["json-output"], "output", str),
+    ):
+        limits = whole_one["properties"]["limits"]
+        assert list(limits["properties"]) == [spelt(field.field) for field in FIELDS]
+        for use in (ISOLATE, PROGRAM):
+            part = DEFS[f"{use}-{name}"]["properties"]
+            part = part["plan"]["properties"]["limits"] if name == "predicate" else part["limits"]
+            mine = {spelt(field.field) for field in fields_of(use)}
+            assert set(part["required"]) == mine
+            assert never(part) == set(limits["properties"]) - mine
+            assert set(limits["required"]) <= mine
+    origins = DEFS["predicate"]["properties"]["limitOrigins"]["properties"]
+    assert list(origins) == [camel_case(field.field) for field in FIELDS]
     for field in FIELDS:
-        for table in (limits, isolate["limits"]["properties"]):
-            assert table[field.key]["$ref"] == f"#/$defs/{field.kind}"
-    assert set(isolate["required"]["items"]["enum"]) == set(PROTECTIONS)
-    assert set(words("plan", "properties", "required", "items")) == set(PROTECTIONS)
+        by_tier = any(getattr(tier, field.field) is not None for tier in TIERS.values())
+        tier_word = ["tier"] if by_tier else []
+        assert origins[camel_case(field.field)]["enum"] == [
+            *("profile", *tier_word, "job", "command line")
+        ]
+
+
+def test_protections_and_tiers_in_the_schema_are_those_of_the_code() -> None:
+    for use, part in ((ISOLATE, "isolate"), (PROGRAM, "process")):
+        known = set(protections_of(use))
+        profile = DEFS["profile"]["properties"][part]["properties"]
+        assert set(profile["required"]["items"]["enum"]) == known
+        plan = DEFS[f"{use}-predicate"]["properties"]["plan"]["properties"]
+        assert set(plan["required"]["items"]["enum"]) == known
+        assert plan["runtime"]["const"] == {"isolate": "javascript", "process": "process"}[part]
+    both = {*PROTECTIONS, *PROGRAM_PROTECTIONS}
+    assert set(words("plan", "properties", "required", "items")) == both
+    assert words("plan", "properties", "tier") == [*TIERS, None]
+
+
+# Endings that only one of the two kinds of job can have.
+OF_ISOLATES = {
+    *("thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled", "fuel"),
+    "worker-fault",
+}
+OF_PROGRAMS = {
+    *("exit", "signal", "not-executable", "not-found", "cpu", "processes", "disk", "inodes"),
+    "sandbox-fault",
+}
+
+
+def test_endings_in_the_schema_are_those_of_the_code() -> None:
     ending = DEFS["predicate"]["properties"]["outcome"]["properties"]
     assert ending["status"]["enum"] == list(outcome.STATUSES)
     assert ending["reason"]["enum"] == list(outcome.REASONS)
-    assert set(ending["exitCode"]["enum"]) == {code for _, code, _ in outcome.REASONS.values()}
-    assert list(DEFS["plan"]["properties"]["limits"]["properties"]) == [
-        camel_case(field.field) for field in FIELDS
-    ]
+    isolate, program = (
+        DEFS[f"{use}-predicate"]["properties"]["outcome"]["properties"]
+        for use in (ISOLATE, PROGRAM)
+    )
+    assert isolate["reason"]["enum"] == [x for x in outcome.REASONS if x not in OF_PROGRAMS]
+    assert program["reason"]["enum"] == [x for x in outcome.REASONS if x not in OF_ISOLATES]
+    codes = {outcome.REASONS[word][1] for word in isolate["reason"]["enum"]}
+    assert set(isolate["exitCode"]["enum"]) == codes
+    # What each judge can say, from its own source.
+    source = Path(program_outcome.__file__).read_text("utf-8")
+    said = set(re.findall(r'_make\(\s*"([a-z-]+)"', source))
+    said |= set(program_outcome._REASON_OF_LIMIT.values())
+    assert said >= OF_PROGRAMS
+    assert said & OF_ISOLATES == set()
+    source = Path(outcome.__file__).read_text("utf-8").partition("_GUEST_REASONS")[2]
+    assert not any(f'"{word}"' in source for word in OF_PROGRAMS)
+
+
+def test_names_of_formats_in_the_schema_are_those_of_the_code() -> None:
     statement = DEFS["receipt"]["properties"]
     assert statement["_type"]["const"] == STATEMENT_TYPE
     assert statement["predicateType"]["const"] == PREDICATE_TYPE
@@ -159,7 +238,7 @@ PATTERNS = sorted(
 )
 # Our patterns are a row of pieces, each a class or character with one bounded or starred
 # repetition, or an optional or alternative group of such pieces.
-PIECE = r"(?:\[[^]\\]*(?:\\t[^]\\]*)?\]|\\\.|[A-Za-z:-])(?:\*|\{[0-9]+(?:,[0-9]+)?\})?"
+PIECE = r"(?:\[[^]\\]*(?:\\(?:t|x00)[^]\\]*)?\]|\\\.|[A-Za-z:-])(?:\*|\{[0-9]+(?:,[0-9]+)?\})?"
 GROUP = rf"\((?:{PIECE})+(?:\|(?:{PIECE})+)*\)\??"
 SHAPE = re.compile(rf"\^(?:{PIECE}|{GROUP})+\$")
 
@@ -211,8 +290,9 @@ def test_no_pattern_takes_long_over_hostile_text(pattern: str) -> None:
 
 def kind_matches(kind: str, value: object) -> bool:
     schema = DEFS[kind]
-    if isinstance(value, int):
-        return "integer" in schema["type"] and schema["minimum"] <= value <= schema["maximum"]
+    if isinstance(value, int | float):
+        known = {"number"} | ({"integer"} if isinstance(value, int) else set())
+        return bool(known & {*schema["type"]}) and (schema["minimum"] <= value <= schema["maximum"])
     return isinstance(value, str) and bool(re.fullmatch(schema["pattern"][1:-1], value))
 
 
@@ -248,6 +328,9 @@ UNITS = (
     "s\n",
     "\u2003B",
 )
+OTHERS = (0, 1, -1, 1 << 53, 1 << 20, 0.25, 0.001, 0.0001, 1048.576, 1048.577, 2.5e-7, 1e300)
+# No schema says how many decimals a number may have.
+MANY_DECIMALS = 0.12345
 BEYOND = ("is out of range", "is not a whole number of its", "is not a number with a unit")
 
 
@@ -256,7 +339,7 @@ def test_a_limit_that_is_read_fits_the_schema_and_one_beyond_it_has_a_reason(
     field: LimitField,
 ) -> None:
     seen = set()
-    for value in [number + unit for number in NUMBERS for unit in UNITS] + [0, 1, -1, 1 << 53]:
+    for value in [number + unit for number in NUMBERS for unit in UNITS] + [*OTHERS, MANY_DECIMALS]:
         try:
             parse_limit(field, value)
             problem = None
@@ -266,7 +349,8 @@ def test_a_limit_that_is_read_fits_the_schema_and_one_beyond_it_has_a_reason(
         seen.add((fits, problem is None))
         assert fits or problem is not None, value
         if fits and problem is not None:
-            assert any(reason in problem for reason in BEYOND), (value, problem)
+            known = value == MANY_DECIMALS or any(reason in problem for reason in BEYOND)
+            assert known, (value, problem)
     assert {(True, True), (False, False)} <= seen
 
 
