@@ -163,9 +163,9 @@ def _take_identity() -> tuple[int, int, bool]:
     """
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid(), False
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", encoding="utf-8") as file:
         users = parse_id_map(file.read())
-    with open("/proc/self/gid_map", encoding="ascii") as file:
+    with open("/proc/self/gid_map", encoding="utf-8") as file:
         groups = parse_id_map(file.read())
     identity = choose_identity(users, groups, _taken_ids(), struct.unpack("<Q", os.urandom(8))[0])
     if identity is None:

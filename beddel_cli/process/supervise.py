@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
 from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED
 from beddel_cli.process.meters import Meters, ProgramLimits
-from beddel_cli.process.outer_terminal import OuterTerminal
 from beddel_cli.process.program import ProgramAnswer, TreeUsage
 from beddel_cli.process.signals import STOPPING
 from beddel_cli.process.streams import Inlet, Outlet, Pipes, Streams
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
     from beddel_cli.process.cgroup import Leaf
     from beddel_cli.process.messages import Event
+    from beddel_cli.process.outer_terminal import OuterTerminal
     from beddel_cli.process.signals import SignalInbox
 
     class Running(Protocol):
@@ -184,9 +183,7 @@ class _Run:
         self._read_events()
         self._ended_ns = self._ended_ns or monotonic_ns()
         if self._launcher.pid is not None:
-            # Dead but not reaped: all that it spent itself is known now.
-            with suppress(OSError, ValueError, IndexError):
-                self._init_ns = own_cpu_ns(self._launcher.pid)
+            self._init_ns = _spent_by(self._launcher.pid, self._init_ns)
         if self._meters.ran_out_of_memory():
             self._end(limit="memory")
         if self._status is None and self._start_errno is None and not self._ending:
@@ -286,7 +283,7 @@ class _Run:
 
     def _read_signals(self) -> None:
         for number in self._inbox.take():
-            why = STOPPING.get(number)  # type: ignore[call-overload]
+            why = STOPPING.get(number)
             if why is None:
                 self._follow_terminal()
             elif self._ending:
@@ -406,6 +403,14 @@ class _Run:
         self._inlet.close()
         for outlet in self.outlets:
             outlet.close()
+
+
+def _spent_by(dead: int, before_ns: int) -> int:
+    """Give what the init spent itself, known once it is dead and as long as it is not reaped."""
+    try:
+        return own_cpu_ns(dead)
+    except (OSError, ValueError, IndexError):
+        return before_ns
 
 
 def _connect(
