@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+
 from beddel_cli.limits import BY_KEY, format_limit
 from beddel_cli.outcome import REASONS, Outcome, Usage
 from beddel_cli.record import changed

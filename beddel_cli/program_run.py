@@ -43,12 +43,6 @@ class ProgramRun:
 
     def __init__(self) -> None:
         self._launcher = Launcher.start()
-        from beddel_cli.process.cgroup import own_procs, read_hierarchies
-
-        self._hierarchies = read_hierarchies()
-        procs = own_procs(self._hierarchies)
-        if procs is not None:
-            self._launcher.hasten_joining(procs)
         self._walls: Walls | None = None
         self._opened: Opened | None = None
         self._shown: tuple[Shown, ...] = ()
@@ -65,7 +59,7 @@ class ProgramRun:
             NotFoundError, JobError, UsageError: something of it is not there, or cannot be opened.
             GuestError: the init said something that cannot be.
         """
-        from beddel_cli.process.cgroup import make_leaf, sweep
+        from beddel_cli.process.cgroup import make_leaf, read_hierarchies, sweep
         from beddel_cli.process.streams import Pipes
         from beddel_cli.program_host import describe_program_host
 
@@ -75,8 +69,9 @@ class ProgramRun:
             from beddel_cli.process.collect import open_results
 
             self._results = open_results(asked.results)
-        sweep(self._hierarchies)
-        self._leaf, problems = make_leaf(leaf_limits(limits), self._hierarchies)
+        hierarchies = read_hierarchies()
+        sweep(hierarchies)
+        self._leaf, problems = make_leaf(leaf_limits(limits), hierarchies)
         self._shown = _describe_shown(self._opened, asked)
         held = self._leaf.held if self._leaf is not None else {}
         files = self._leaf.open_procs() if self._leaf is not None else ()
@@ -100,7 +95,6 @@ class ProgramRun:
         from beddel_cli.job import input_bytes
         from beddel_cli.process.signals import SignalInbox
         from beddel_cli.process.supervise import supervise
-        from beddel_cli.program_outcome import judge_program
 
         given = input_bytes(job) if job.input is not None else None
         streams = _streams(given, plan, asked)
@@ -115,8 +109,11 @@ class ProgramRun:
                 self._leaf,
                 inbox,
                 outer=_outer_terminal(asked),
+                meanwhile=_load_what_comes_after,
             )
             self._pipes = None
+            from beddel_cli.program_outcome import judge_program
+
             setup_ns = self._known_walls().setup_ns
             outcome = judge_program(plan, job.command[0], setup_ns, answer)
             return Execution(outcome, given, collected=self._collect(plan, asked, outcome))
@@ -184,6 +181,11 @@ class ProgramRun:
         if self._walls is None:
             raise bug("a program was started before its walls were looked at")
         return self._walls
+
+
+def _load_what_comes_after() -> None:
+    """Import what tells of a run, while the program is being started."""
+    from beddel_cli import dsse, program_outcome, receipt  # noqa: F401
 
 
 def _outer_terminal(asked: Asked) -> OuterTerminal | None:

@@ -107,7 +107,7 @@ class Launcher:
         self.events = channel.fileno()
         self._channel = channel
         self._launcher: int | None = launcher
-        self._hastener: int | None = None
+        self._lingering: int | None = None
         self._throw_away = False
         self._usage: resource.struct_rusage | None = None
 
@@ -156,27 +156,6 @@ class Launcher:
         theirs.close()
         return cls(pid, ours)
 
-    def hasten_joining(self, own_procs: str) -> None:
-        """Let the kernel get ready for the program joining its cgroup, beside everything else.
-
-        The first process that joins any cgroup waits for a grace period of the whole machine, 10 to
-        20 ms; for as long again, the next ones do not. So a child joins the cgroup it is in
-        already, which changes nothing. Whether that works or not, nothing depends on it.
-
-        Args:
-            own_procs: the cgroup.procs of a cgroup that this process is in.
-
-        Source: kernel/rcu/sync.c, as cgroup_threadgroup_rwsem uses it.
-        """
-        pid = os.fork()
-        if pid == 0:
-            try:
-                procs = os.open(own_procs, os.O_WRONLY | os.O_CLOEXEC)
-                os.write(procs, b"0")
-            finally:
-                os._exit(0)
-        self._hastener = pid
-
     def prepare(
         self,
         program: Program,
@@ -218,8 +197,7 @@ class Launcher:
             raise MessageError("an init that is ready before it exists")
         self.pidfd = _own_child(born.pid)
         self.pid, self.identity, self._throw_away = born.pid, born.identity, born.throw_away
-        os.waitpid(launcher, 0)
-        self._launcher = None
+        self._launcher, self._lingering = None, launcher
 
     def _send_program(
         self,
@@ -406,7 +384,9 @@ class Launcher:
                 for descriptor in descriptors:
                     os.close(descriptor)
                 raise MessageError("an event with descriptors")
-            return messages.parse_event(data) if data else None
+            event = messages.parse_event(data) if data else None
+            self._end_lingering()
+            return event
         except (BlockingIOError, ConnectionResetError):
             return None
         except MessageError as error:
@@ -440,11 +420,9 @@ class Launcher:
         it); None where there never was one. May be called again. `upper`, `terminal` and `events`
         stay open: an event sent before the end can still be read.
         """
-        if self._hastener is not None:
-            os.waitpid(self._hastener, 0)
-            self._hastener = None
         if self._launcher is not None:
             self._finish_launcher()
+        self._end_lingering()
         if self.pid is None or self._usage is not None:
             return self._usage
         self.kill()
@@ -458,6 +436,13 @@ class Launcher:
         finally:
             pthread_sigmask(SIG_SETMASK, blocked)
         return self._usage
+
+    def _end_lingering(self) -> None:
+        """Reap the launcher, which stays until the program has joined its cgroup."""
+        if self._lingering is not None:
+            os.kill(self._lingering, _SIGKILL)
+            os.waitpid(self._lingering, 0)
+            self._lingering = None
 
     def _finish_launcher(self) -> None:
         """End a launcher whose init this process may not know of yet."""

@@ -28,6 +28,7 @@ from beddel_cli.process.tree import Tree, own_cpu_ns, parse_resident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
+    from collections.abc import Callable
     from typing import Protocol
 
     from beddel_cli.process.cgroup import Leaf
@@ -80,6 +81,7 @@ def supervise(
     inbox: SignalInbox,
     *,
     outer: OuterTerminal | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> ProgramAnswer:
     """Start the prepared program and see it to its end; afterwards none of its tree is alive.
 
@@ -89,6 +91,7 @@ def supervise(
     Args:
         pipes: whose inner ends were given to `prepare`; closed on return. None with a terminal.
         outer: the caller's terminal, to be made raw while the program has one of its own.
+        meanwhile: called once the program was told to start, which takes it some milliseconds.
     """
     run: _Run | None = None
     try:
@@ -100,6 +103,9 @@ def supervise(
             outer.enter()
             if launcher.terminal is not None:
                 outer.copy_size(launcher.terminal)
+        run.start()
+        if meanwhile is not None:
+            meanwhile()
         run.until_dead()
         run.drain()
         return run.answer()
@@ -170,14 +176,17 @@ class _Run:
             return None, 0, 0
         return tree, spent_ns, peak
 
-    def until_dead(self) -> None:
-        """Start the program and relay, watch and end it until the init is dead."""
+    def start(self) -> None:
+        """Tell the init to start the program, or end it where it cannot be watched."""
         if self._fault is not None:
             self._kill()
         self._started_ns = monotonic_ns()
         self._wall_ns = self._started_ns + self._limits.wall_ns
         if self._fault is None:
             self._launcher.go()
+
+    def until_dead(self) -> None:
+        """Relay, watch and end the program until the init is dead."""
         while not self._dead:
             self._turn()
         self._read_events()

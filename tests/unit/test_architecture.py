@@ -78,7 +78,13 @@ ALLOWED: dict[str, set[str]] = {
     "process.rights": {"process.filter", "process.kernel", "record"},
     "process.filesystem": {"process.kernel", "record"},
     "process.init": {
-        *("process.filesystem", "process.filter", "process.kernel", "process.messages"),
+        *(
+            "process.cgroup",
+            "process.filesystem",
+            "process.filter",
+            "process.kernel",
+            "process.messages",
+        ),
         "process.rights",
     },
     "process.launch": {
