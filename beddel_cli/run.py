@@ -141,7 +141,7 @@ def _run_in(
     started: tuple[int, int, int],
 ) -> Finished:
     check_outputs(asked, job)
-    from beddel_cli.isolate.confine import not_dumpable
+    from beddel_cli.dumpable import not_dumpable
     from beddel_cli.profile import load_profile
 
     profile = load_profile(asked.profile)
@@ -209,7 +209,6 @@ def _load_key(asked: Asked) -> tuple[str, SigningKey]:
 def _plan_and_run(
     runtime: Runtime, asked: Asked, job: Job, profile: Profile, refusal: RefusedError | None
 ) -> _Ending:
-    from beddel_cli import outcome as outcomes
     from beddel_cli.host import unknown_host
     from beddel_cli.plan import Wishes, effective_limits, make_plan
 
@@ -222,7 +221,9 @@ def _plan_and_run(
         plan = make_plan(job, profile, host, wishes)
     except RefusedError as error:
         _ignore_signals()
-        outcome = outcomes.refused(error)
+        from beddel_cli.outcome import refused
+
+        outcome = refused(error)
         return _Ending(job, profile, runtime, host, outcome, refusal=error)
     execution = None
     try:
@@ -231,11 +232,17 @@ def _plan_and_run(
         _ignore_signals()
     except KeyboardInterrupt:
         _ignore_signals()
-        outcome = outcomes.interrupted("interrupted")
+        outcome = _interrupted("interrupted")
     except Terminated:
         _ignore_signals()
-        outcome = outcomes.interrupted("terminated")
+        outcome = _interrupted("terminated")
     return _Ending(job, profile, runtime, host, outcome, plan=plan, execution=execution)
+
+
+def _interrupted(reason: str) -> Outcome:
+    from beddel_cli.outcome import interrupted
+
+    return interrupted(reason)
 
 
 def _sign_and_write(

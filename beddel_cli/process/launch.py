@@ -129,10 +129,13 @@ class Launcher:
             ) from error
         if threads != 1:
             raise GuestError("a program can only be started from a process with one thread")
+        # What both sides need is imported once.
         # Inherited as ignored, SIGCHLD would make the kernel reap the init: no exit status, and
         # a process id that may be somebody else's. The built-in module underneath `signal`, which
         # itself costs 3 ms before the fork.
         from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
+
+        from beddel_cli.process import cgroup, kernel  # noqa: F401
 
         signal(SIGCHLD, SIG_DFL)
         supervisor = os.getpid()

@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "built_in_profiles": set(),
     "profile": {*BOTTOM, "built_in_profiles", "checked_yaml", "files", "limits", "shape"},
+    "dumpable": set(),
     "host": {"record"},
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
     "isolate.frames": {"record"},
@@ -89,7 +90,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "process.launch": {
         *BOTTOM,
-        *("process.init", "process.kernel", "process.messages", "process.program"),
+        *("process.cgroup", "process.init", "process.kernel", "process.messages"),
+        "process.program",
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "plan", "record"},
