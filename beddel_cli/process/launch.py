@@ -314,9 +314,11 @@ class Launcher:
         return watched
 
     def _receive(self, flags: int) -> tuple[bytes, list[int]]:
-        data, ancillary, arrived, _ = self._channel.recvmsg(
-            messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags | _socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            data, ancillary, arrived, _ = self._receive_once(flags)
+        except ConnectionResetError:
+            # It died with our last word unread, told once. What it said before comes after that.
+            data, ancillary, arrived, _ = self._receive_once(flags)
         descriptors: list[int] = []
         for level, kind, words in ancillary:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
@@ -326,6 +328,10 @@ class Launcher:
                 os.close(descriptor)
             raise MessageError("a message that is too long")
         return data, descriptors
+
+    def _receive_once(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        flags |= _socket.MSG_CMSG_CLOEXEC
+        return self._channel.recvmsg(messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags)
 
     def _walls(self, ready: Ready | None, failed: Failed | None) -> Walls:
         thrown = f"throw-away id {self.identity}" if self._throw_away else "own id"
