@@ -324,6 +324,15 @@ def test_a_plain_run_loads_only_what_it_uses(home: Home) -> None:
     assert ONLY_ON_GITHUB not in modules
 
 
+def test_a_program_needs_no_yaml_json_or_regular_expressions(home: Home) -> None:
+    home.run("exec", "-q", "--", "/bin/true")  # makes the key
+    modules = loaded(home, "exec", "-q", "--", "/bin/true")
+    assert "beddel_cli.program_run" in modules, "the control: the listing is of this run"
+    slow = {"re", "enum", "json", "signal"}
+    assert {name.partition(".")[0] for name in modules} & (HEAVY | slow) == set()
+    assert {"beddel_cli.yaml_safe", "beddel_cli.shape", "beddel_cli.render"} & modules == set()
+
+
 def test_what_github_needs_is_loaded_on_github_alone(home: Home) -> None:
     job = home.job("return input", input=[1])
     home.run("run", job)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from beddel_cli import profile
+from beddel_cli.built_in_profiles import VALUES
 from beddel_cli.errors import JobError, NotFoundError
-from beddel_cli.limits import FIELDS, exceeding
+from beddel_cli.limits import ISOLATE, PROGRAM, exceeding, fields_of
 from beddel_cli.profile import BUILT_IN, PROTECTIONS, Profile, load_profile, parse_profile
+from beddel_cli.yaml_safe import parse_yaml
 
 GOOD = """\
 beddel: 1
@@ -54,7 +56,29 @@ def test_the_built_in_profiles_load_and_set_every_limit() -> None:
         found = load_profile(name)
         assert found.name == name
         assert found.built_in
-        assert all(getattr(found.limits, field.field) for field in FIELDS)
+        assert all(getattr(found.limits, field.field) for field in fields_of(ISOLATE))
+        assert found.process is not None
+        assert all(getattr(found.process.limits, field.field) for field in fields_of(PROGRAM))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_known_of_a_built_in_profile_is_what_its_file_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, path = profile.read_profile(name)
+    value = VALUES[hashlib.sha256(data).hexdigest()]
+    assert value == parse_yaml(data, path).value, "write the file's values to built_in_profiles.py"
+    known = load_profile(name)
+    monkeypatch.setattr(profile, "VALUES", {})
+    assert load_profile(name) == known, "the schema and the YAML parser agree"
+
+
+def test_a_built_in_profile_under_the_name_of_another_is_refused() -> None:
+    data, path = profile.read_profile("tenant-isolated")
+    assert parse_profile(data, path, built_in=True).name == "tenant-isolated"
+    other = path.replace("tenant-isolated", "ultra-secure")
+    with pytest.raises(JobError, match="holds a profile named 'tenant-isolated'"):
+        parse_profile(data, other, built_in=True)
 
 
 def test_the_built_in_profiles_go_from_strict_to_less_strict() -> None:
