@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 
@@ -98,6 +99,9 @@ class ProgramRun:
 
         given = input_bytes(job) if job.input is not None else None
         streams = _streams(given, plan, asked)
+        # A program may run for hours; what exists by now stays to the end.
+        gc.freeze()
+        gc.enable()
         # Kept open until the end of this process: a late signal must not cost the answer.
         inbox = SignalInbox(terminal=asked.terminal)
         try:
