@@ -6,6 +6,7 @@ does without them; everything else, and everything wrong, goes to `cli`.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from time import monotonic_ns
@@ -37,6 +38,9 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
         from beddel_cli.run_command import restart_or_explain
 
         restart_or_explain()
+    # All that is made now is needed to the end; going through it would copy every page of it that
+    # is shared with a forked child.
+    gc.disable()
     if arguments[:1] == ["run"]:
         from beddel_cli.options import parse_plain
 
@@ -53,6 +57,7 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
             from beddel_cli.run_command import exec_command
 
             return exec_command(*plain_exec, started_ns=started_ns)
+    gc.enable()
     from beddel_cli.cli import run_app
 
     return run_app(arguments, started_ns=started_ns)

@@ -7,24 +7,23 @@ that a runtime cannot use, or that this version does not enforce, are refused an
 from __future__ import annotations
 
 import os
-import re
 
-from beddel_cli import shape
-from beddel_cli.checked_yaml import parse_checked
 from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.json_strict import MAX_DEPTH, canonical_json, compact_json, find_inexact
 from beddel_cli.limits import BY_KEY, Limits, parse_limit
 from beddel_cli.record import changed, record
-from beddel_cli.yaml_safe import Document, Mark, parse_yaml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from beddel_cli import shape
     from beddel_cli.process.mount_rules import MountRequest
+    from beddel_cli.yaml_safe import Document, Mark
 
 FORMAT = 1
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 @record
@@ -137,6 +136,8 @@ def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError 
 
 
 def _place(job: Job, key: str) -> Place:
+    from beddel_cli.yaml_safe import parse_yaml
+
     return parse_yaml(job.source, job.file).place((key,))
 
 
@@ -146,6 +147,9 @@ def parse_job(data: bytes, file: str) -> Job:
     Raises:
         JobError: with file, line and column of all that is wrong.
     """
+    from beddel_cli import shape
+    from beddel_cli.checked_yaml import parse_checked
+
     document = parse_checked(data, file, "job", _beyond_the_schema)
     code, code_file, code_place = _code(document)
     limits, places = _limits(document)
@@ -231,7 +235,8 @@ def snippet_job(code: bytes, file: str, runtime: str) -> Job:
 
 
 def _as_id(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+    allowed = "".join(char if char in _ID_CHARACTERS else " " for char in text.lower())
+    return "-".join(allowed.split())[:63].strip("-")
 
 
 def with_input(job: Job, value: Any, file: str) -> Job:
@@ -240,6 +245,8 @@ def with_input(job: Job, value: Any, file: str) -> Job:
     Raises:
         JobError: it holds a number that would not arrive as written.
     """
+    from beddel_cli import shape
+
     problem = find_inexact(value)
     if problem:
         path, why = problem
@@ -305,6 +312,8 @@ def _beyond_the_schema(document: Document) -> list[shape.Problem]:
 
 def _wrong_names(document: Document) -> list[shape.Problem]:
     """Find names of variables that no program could be given."""
+    from beddel_cli import shape
+
     names = shape.at(document, ("env",))
     if not isinstance(names, dict):
         return []
@@ -316,6 +325,8 @@ def _wrong_names(document: Document) -> list[shape.Problem]:
 
 
 def _workspace(document: Document) -> MountRequest | None:
+    from beddel_cli import shape
+
     given = shape.at(document, ("workspace",))
     if given is None:
         return None
@@ -326,6 +337,8 @@ def _workspace(document: Document) -> MountRequest | None:
 
 
 def _mounts(document: Document) -> tuple[MountRequest, ...]:
+    from beddel_cli import shape
+
     listed = shape.at(document, ("mounts",))
     if not listed:
         return ()
@@ -343,6 +356,8 @@ def _mounts(document: Document) -> tuple[MountRequest, ...]:
 
 
 def _inexact_input(document: Document) -> list[shape.Problem]:
+    from beddel_cli import shape
+
     problem = find_inexact(shape.at(document, ("input",)))
     if problem is None:
         return []
@@ -357,6 +372,8 @@ def _inexact_input(document: Document) -> list[shape.Problem]:
 
 
 def _code(document: Document) -> tuple[bytes, str | None, CodePlace]:
+    from beddel_cli import shape
+
     if shape.at(document, ("runtime",)) == "process":
         return b"", None, CodePlace(document.file, None, None)
     name = shape.at(document, ("file",))
@@ -379,6 +396,8 @@ def _check_code(code: bytes, file: str) -> None:
 
 
 def _limits(document: Document) -> tuple[Limits, tuple[tuple[str, Place], ...]]:
+    from beddel_cli import shape
+
     given = shape.at(document, ("limits",)) or {}
     values = {BY_KEY[key].field: parse_limit(BY_KEY[key], value) for key, value in given.items()}
     places = [(BY_KEY[key].field, document.place(("limits", key))) for key in given]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re  # json itself imports it
 from itertools import accumulate
 
 from beddel_cli.errors import JobError, Place
@@ -21,7 +19,6 @@ MAX_SHOWN_CHARACTERS = 80
 
 _PIECE_BYTES = 1 << 16
 _QUOTE, _BACKSLASH = b'"\\'
-_BACKSLASHES = re.compile(rb"\\*")
 _BRACKETS_AS_SIGNS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_MARKS = bytes(set(range(256)) - set(b"[{,:"))
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -58,6 +55,8 @@ def parse_json(data: bytes, file: str) -> Any:
     except UnicodeDecodeError as error:
         place = _place(file, data[: error.start].decode("utf-8"))
         raise JobError("not valid UTF-8", place=place) from None
+    import json  # imports `re`: 10 ms together
+
     try:
         return json.loads(
             text,
@@ -114,8 +113,9 @@ def _end_of_piece(data: bytes, at: int) -> int:
     end = min(at + _PIECE_BYTES, len(data))
     if data[end - 1] != _BACKSLASH:
         return end
-    rest = _BACKSLASHES.match(data, end)
-    return min((rest.end() if rest else end) + 1, len(data))
+    while end < len(data) and data[end] == _BACKSLASH:
+        end += 1
+    return min(end + 1, len(data))
 
 
 def _outside_strings(piece: bytes, inside: bool) -> tuple[bytes, bool]:
@@ -174,6 +174,9 @@ def _find_rejected(text: str) -> tuple[int, str]:
 
     Only for a text that was refused and is JSON by its grammar up to there; each lexeme is seen.
     """
+    import json
+    import re
+
     names: list[set[str]] = []
     name, at = "", 0
     for found in re.finditer(_LEXEME, text):
@@ -286,13 +289,29 @@ def canonical_json(value: Any) -> bytes:
 
     Lone surrogates are escaped, so the result is always valid UTF-8.
     """
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return _encode(text, value)
+    return _encode(_dumps(value, sort_keys=True), value)
 
 
 def compact_json(value: Any) -> bytes:
     """Give compact JSON in the value's own key order, as valid UTF-8."""
-    return _encode(json.dumps(value, ensure_ascii=False, separators=(",", ":")), value)
+    return _encode(_dumps(value, sort_keys=False), value)
+
+
+def _dumps(value: Any, *, sort_keys: bool) -> str:
+    """Do as json.dumps does, without the package: it imports `re` to read, 10 ms before a line."""
+    try:
+        from _json import encode_basestring, make_encoder
+    except ImportError:  # another Python than CPython
+        import json
+
+        return json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"))
+    # The arguments of `json.encoder.c_make_encoder`, in its order.
+    encode = make_encoder({}, _not_json, encode_basestring, None, ":", ",", sort_keys, False, True)
+    return "".join(encode(value, 0))
+
+
+def _not_json(value: object) -> None:
+    raise TypeError(f"{type(value).__name__} is nothing that JSON has")
 
 
 def _encode(text: str, value: Any) -> bytes:

@@ -7,7 +7,6 @@ waits in a pipe, which is read only once the worker has been forked.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -47,6 +46,8 @@ def restart_without_secrets(environ: MutableMapping[str, str]) -> None:
     secrets = [environ.get(KEY_VARIABLE), environ.get(PASSPHRASE_VARIABLE)]
     if secrets == [None, None]:
         return
+    import json
+
     text = json.dumps(secrets).encode("ascii")
     if len(text) > _PIPE_BYTES:
         raise SigningKeyError(f"{KEY_VARIABLE} holds more than a key", expected="a PEM private key")
@@ -72,6 +73,8 @@ def read_secrets(environ: MutableMapping[str, str]) -> Secrets:
     number = environ.pop(_DESCRIPTOR_VARIABLE, None)
     if number is None:
         return Secrets()
+    import json
+
     try:
         with os.fdopen(int(number), "rb") as pipe:
             found = json.loads(pipe.read(_PIPE_BYTES))

@@ -6,8 +6,6 @@ believed beyond what the supervisor's own clock, pipes and limits allow.
 
 from __future__ import annotations
 
-import signal as signals
-
 from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.isolate.frames import NO_TRAP_CODE, NOT_STARTED, TRAPPED
 from beddel_cli.json_strict import MAX_DEPTH, UnportableError, deeper_than, parse_json
@@ -68,6 +66,7 @@ _SOURCE_NAME = "job.js:"
 _PAGE_BYTES = 65536
 # Some kernels count CPU time of a process by the tick.
 _CLOCK_TICK_NS = 10_000_000
+_SIGSYS = 31
 _TRAP_STACK_OVERFLOW, _TRAP_INTERRUPT, _TRAP_OUT_OF_FUEL = 0, 10, 11
 _MESSAGES = {
     "unsettled": "the job waits for a promise that nothing will ever settle",
@@ -222,7 +221,7 @@ def _without_report(plan: Plan, answer: Answer, usage: Usage) -> Outcome:
     if answer.timed_out:
         return _make("wall", usage, message=_limit_message(plan, "timeout"), ended_by="supervisor")
     message = answer.fault or "the worker ended without a word"
-    if answer.signal == signals.SIGSYS:
+    if answer.signal == _SIGSYS:
         message = "the worker was killed by seccomp: it tried a system call it has no use for"
     elif answer.signal is not None:
         message += f"; it was ended by {_signal_name(answer.signal)}"
@@ -430,7 +429,9 @@ def _text(data: bytes) -> str:
 
 
 def _signal_name(number: int) -> str:
+    from signal import Signals  # it costs 3 ms, and few runs end by a signal
+
     try:
-        return signals.Signals(number).name
+        return Signals(number).name
     except ValueError:
         return f"signal {number}"

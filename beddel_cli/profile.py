@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from beddel_cli import shape
-from beddel_cli.checked_yaml import parse_checked
+from beddel_cli.built_in_profiles import VALUES
 from beddel_cli.errors import JobError, NotFoundError
 from beddel_cli.limits import ISOLATE, PROGRAM, LimitField, Limits, fields_of, parse_limit
 from beddel_cli.record import record
@@ -45,6 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from beddel_cli import shape
     from beddel_cli.yaml_safe import Document
 
 
@@ -135,6 +135,8 @@ def read_profile(name: str) -> tuple[bytes, str]:
     by_path = is_path(name)
     path = name if by_path else os.path.join(folder(), f"{name}.yaml")
     if not by_path and name not in BUILT_IN:
+        from beddel_cli import shape
+
         raise NotFoundError(
             f"no profile {name!r}",
             expected=", ".join(BUILT_IN),
@@ -149,25 +151,36 @@ def parse_profile(data: bytes, file: str, *, built_in: bool) -> Profile:
     Raises:
         JobError: with file, line and column of all that is wrong.
     """
-
-    def more(document: Document) -> list[shape.Problem]:
-        return [*_wrong_name(document, file, built_in=built_in), *_beyond_isolates(document)]
-
-    document = parse_checked(data, file, "profile", more)
-    isolate = shape.at(document, ("isolate",))
+    digest = hashlib.sha256(data).hexdigest()
+    known = VALUES.get(digest, {}) if built_in else {}
+    # Under the name of another one it is read, and refused, as any file would be.
+    usual = f"{known.get('name')}.yaml" == os.path.basename(file)
+    value = known if usual else _read(data, file, built_in=built_in)
+    isolate = value["isolate"]
     return Profile(
-        name=shape.at(document, ("name",)),
-        description=shape.at(document, ("description",)) or "",
-        level=shape.at(document, ("level",)),
-        digest=hashlib.sha256(data).hexdigest(),
+        name=value["name"],
+        description=value.get("description") or "",
+        level=value["level"],
+        digest=digest,
         built_in=built_in,
         limits=_limits(isolate["limits"], ISOLATE),
         dynamic_code=isolate["dynamic_code"],
         clock=isolate["clock"],
         network=isolate["network"],
         required=frozenset(isolate["required"]),
-        process=_process(shape.at(document, ("process",))),
+        process=_process(value.get("process")),
     )
+
+
+def _read(data: bytes, file: str, *, built_in: bool) -> dict[str, Any]:
+    from beddel_cli.checked_yaml import parse_checked
+
+    def more(document: Document) -> list[shape.Problem]:
+        return [*_wrong_name(document, file, built_in=built_in), *_beyond_isolates(document)]
+
+    document = parse_checked(data, file, "profile", more)
+    value: Any = document.value
+    return dict(value)  # the schema wants a mapping
 
 
 def _process(given: dict[str, Any] | None) -> Grants | None:
@@ -182,6 +195,8 @@ def _limits(given: dict[str, Any], use: str) -> Limits:
 
 
 def _wrong_name(document: Document, file: str, *, built_in: bool) -> list[shape.Problem]:
+    from beddel_cli import shape
+
     name = shape.at(document, ("name",))
     if not built_in and name in BUILT_IN:
         message = f"the name {name!r} belongs to a built-in profile"
@@ -192,6 +207,8 @@ def _wrong_name(document: Document, file: str, *, built_in: bool) -> list[shape.
 
 
 def _beyond_isolates(document: Document) -> list[shape.Problem]:
+    from beddel_cli import shape
+
     found = []
     for field in fields_of(ISOLATE):
         path = ("isolate", "limits", field.key)

@@ -11,8 +11,6 @@ import errno
 import os
 
 from beddel_cli.host import Finding, Host, errno_words, missing, missing_landlock, seccomp_fix
-from beddel_cli.process.machine_facts import read_facts
-from beddel_cli.process.remedies import explain_cgroup, explain_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def describe_program_host(
     """
     system = os.uname()
     failed = walls.failed_step is not None or not _all_held(held, problems)
-    known = read_facts() if facts is None and failed else facts
+    known = _read_facts() if facts is None and failed else facts
     return Host(
         system=system.sysname,
         machine=system.machine,
@@ -64,9 +62,17 @@ def describe_program_host(
     )
 
 
+def _read_facts() -> Facts:
+    from beddel_cli.process.machine_facts import read_facts
+
+    return read_facts()
+
+
 def _namespaces(walls: Walls, observed: Observed, facts: Facts | None) -> Finding:
     if walls.failed_step is not None:
-        known = facts or read_facts()
+        from beddel_cli.process.remedies import explain_step
+
+        known = facts or _read_facts()
         remedy = explain_step(walls.failed_step, walls.failed_errno, walls.failed_detail, known)
         return missing("namespaces", remedy.found, remedy.fix)
     ids = observed.user_ids
@@ -229,6 +235,8 @@ def _cgroup(held: Mapping[str, int], problems: tuple[Problem, ...], facts: Facts
     told = sorted(problems, key=lambda each: each.what not in lost)
     if not told:
         return missing("cgroup", f"no controller for {', '.join(lost)}", "report this")
+    from beddel_cli.process.remedies import explain_cgroup
+
     problem = told[0]
-    remedy = explain_cgroup(problem.what, problem.detail, problem.errno, facts or read_facts())
+    remedy = explain_cgroup(problem.what, problem.detail, problem.errno, facts or _read_facts())
     return missing("cgroup", remedy.found, remedy.fix)

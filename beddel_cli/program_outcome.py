@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal as signals
 
 from beddel_cli.limits import BY_KEY, format_limit
 from beddel_cli.outcome import REASONS, Outcome, Usage
@@ -109,7 +108,9 @@ def _limit(plan: Plan, key: str) -> str:
 
 
 def _signal_name(number: int) -> str:
+    from signal import Signals  # it costs 3 ms, and few runs end by a signal
+
     try:
-        return signals.Signals(number).name
+        return Signals(number).name
     except ValueError:
         return f"signal {number}"

@@ -35,17 +35,23 @@ def with_command_line(job: Job, asked: Asked, environ: Mapping[str, str]) -> Job
     Raises:
         UsageError: one of them is not of its form, or a variable to pass on is not set.
     """
-    from beddel_cli.process.mount_rules import parse_mount, parse_workspace
+    workspace, mounts = job.workspace, job.mounts
+    if asked.workspace is not None:
+        from beddel_cli.process.mount_rules import parse_workspace
 
-    workspace = job.workspace if asked.workspace is None else parse_workspace(asked.workspace)
+        workspace = parse_workspace(asked.workspace)
     if asked.write_back and workspace is None:
         raise UsageError("--write-back needs a workspace to write to", hint="--workspace DIR")
     if asked.write_back and asked.results is not None:
         raise UsageError("--write-back and --results are two places for the same files")
+    if asked.mounts:
+        from beddel_cli.process.mount_rules import parse_mount
+
+        mounts = (*mounts, *map(parse_mount, asked.mounts))
     return changed(
         job,
         workspace=workspace,
-        mounts=(*job.mounts, *map(parse_mount, asked.mounts)),
+        mounts=mounts,
         environment=_environment(job, asked.environment, environ),
     )
 
@@ -69,19 +75,18 @@ def _environment(
     return tuple(found.items())
 
 
-def make_program(job: Job, limits: Limits, asked: Asked, opened: Opened) -> Program:
+def make_program(job: Job, limits: Limits, asked: Asked, opened: Opened | None) -> Program:
     """Give what the init is sent; `limits` are those of the plan to come."""
-    from beddel_cli.process.mount_rules import DEFAULT_WORKSPACE
-    from beddel_cli.process.program import Program
+    from beddel_cli.process.program import DEFAULT_WORKSPACE, Program
 
-    workspace = opened.workspace
+    workspace = None if opened is None else opened.workspace
     return Program(
         arguments=job.command,
         environment=tuple({**_ENVIRONMENT, **dict(job.environment)}.items()),
         workspace=workspace,
         workspace_target=DEFAULT_WORKSPACE if workspace is None else workspace.target,
         workspace_writable=workspace is None or workspace.writable,
-        mounts=opened.mounts,
+        mounts=() if opened is None else opened.mounts,
         terminal=_size_of_terminal() if asked.terminal else None,
         memory_bytes=_set(limits.memory_bytes),
         cpu_ns=_set(limits.cpu_ns),

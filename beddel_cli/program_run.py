@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from beddel_cli.process.cgroup import Leaf
     from beddel_cli.process.collect import Collection, ResultsPlace
     from beddel_cli.process.mount_sources import Opened
+    from beddel_cli.process.outer_terminal import OuterTerminal
     from beddel_cli.process.program import Mount, Walls
     from beddel_cli.process.streams import Pipes, Sink, Streams
     from beddel_cli.receipt import Sandbox, Shown
@@ -58,7 +60,7 @@ class ProgramRun:
             NotFoundError, JobError, UsageError: something of it is not there, or cannot be opened.
             GuestError: the init said something that cannot be.
         """
-        from beddel_cli.process.cgroup import make_leaf, sweep
+        from beddel_cli.process.cgroup import make_leaf, read_hierarchies, sweep
         from beddel_cli.process.streams import Pipes
         from beddel_cli.program_host import describe_program_host
 
@@ -68,8 +70,9 @@ class ProgramRun:
             from beddel_cli.process.collect import open_results
 
             self._results = open_results(asked.results)
-        sweep()
-        self._leaf, problems = make_leaf(leaf_limits(limits))
+        hierarchies = read_hierarchies()
+        sweep(hierarchies)
+        self._leaf, problems = make_leaf(leaf_limits(limits), hierarchies)
         self._shown = _describe_shown(self._opened, asked)
         held = self._leaf.held if self._leaf is not None else {}
         files = self._leaf.open_procs() if self._leaf is not None else ()
@@ -91,13 +94,14 @@ class ProgramRun:
     def execute(self, job: Job, plan: Plan, asked: Asked) -> Execution:
         """Start the program, see it to its end, take what it left, and judge."""
         from beddel_cli.job import input_bytes
-        from beddel_cli.process.outer_terminal import OuterTerminal
         from beddel_cli.process.signals import SignalInbox
         from beddel_cli.process.supervise import supervise
-        from beddel_cli.program_outcome import judge_program
 
         given = input_bytes(job) if job.input is not None else None
         streams = _streams(given, plan, asked)
+        # A program may run for hours; what exists by now stays to the end.
+        gc.freeze()
+        gc.enable()
         # Kept open until the end of this process: a late signal must not cost the answer.
         inbox = SignalInbox(terminal=asked.terminal)
         try:
@@ -108,9 +112,12 @@ class ProgramRun:
                 program_limits(plan.limits),
                 self._leaf,
                 inbox,
-                outer=OuterTerminal(0) if asked.terminal else None,
+                outer=_outer_terminal(asked),
+                meanwhile=_load_what_comes_after,
             )
             self._pipes = None
+            from beddel_cli.program_outcome import judge_program
+
             setup_ns = self._known_walls().setup_ns
             outcome = judge_program(plan, job.command[0], setup_ns, answer)
             return Execution(outcome, given, collected=self._collect(plan, asked, outcome))
@@ -124,6 +131,8 @@ class ProgramRun:
         if self._opened is not None and self._opened.workspace is not None:
             workspace = self._opened.workspace
         if upper is None or outcome.program is None or outcome.program.fault is not None:
+            return None
+        if self._results is None and not asked.write_back:
             return None
         from beddel_cli.process.collect import collect_results, write_back
         from beddel_cli.process.collect_rules import Caps
@@ -178,15 +187,27 @@ class ProgramRun:
         return self._walls
 
 
-def _open_shown(job: Job, asked: Asked) -> Opened:
+def _load_what_comes_after() -> None:
+    """Import what tells of a run, while the program is being started."""
+    from beddel_cli import dsse, program_outcome, receipt  # noqa: F401
+
+
+def _outer_terminal(asked: Asked) -> OuterTerminal | None:
+    if not asked.terminal:
+        return None
+    from beddel_cli.process.outer_terminal import OuterTerminal
+
+    return OuterTerminal(0)
+
+
+def _open_shown(job: Job, asked: Asked) -> Opened | None:
+    """Open what of the host the program is to see; None where that is nothing."""
+    if job.workspace is None and not job.mounts:
+        return None
     from beddel_cli.files import open_reach
     from beddel_cli.home import locate
     from beddel_cli.process.mount_sources import open_sources, protected_folders
 
-    if job.workspace is None and not job.mounts:
-        from beddel_cli.process.mount_sources import Opened
-
-        return Opened(None, ())
     from_file = not asked.command and asked.job != "-"
     with open_reach(asked.job if from_file else None, asked.allow_paths) as reach:
         return open_sources(
@@ -198,7 +219,9 @@ def _open_shown(job: Job, asked: Asked) -> Opened:
         )
 
 
-def _describe_shown(opened: Opened, asked: Asked) -> tuple[Shown, ...]:
+def _describe_shown(opened: Opened | None, asked: Asked) -> tuple[Shown, ...]:
+    if opened is None:
+        return ()
     from beddel_cli.receipt import Shown
 
     found = [
@@ -240,11 +263,14 @@ def _streams(given: bytes | None, plan: Plan, asked: Asked) -> Streams:
 def _sink(descriptor: int, *, escape: bool, step_log: bool) -> Sink:
     """Give where one stream goes: byte for byte, or made harmless for who reads it there."""
     from beddel_cli.process.streams import DescriptorSink
-    from beddel_cli.process.visible_sink import VisibleSink
 
     sink = DescriptorSink(descriptor)
     in_log = step_log and not stat.S_ISREG(os.fstat(descriptor).st_mode)
-    return VisibleSink(sink, step_log=in_log) if escape or in_log else sink
+    if not escape and not in_log:
+        return sink
+    from beddel_cli.process.visible_sink import VisibleSink
+
+    return VisibleSink(sink, step_log=in_log)
 
 
 def _cgroup_words(held: Mapping[str, int]) -> str:

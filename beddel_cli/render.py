@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from beddel_cli.figures import NOT_MEASURED, counted, milliseconds, seconds, size_text
 from beddel_cli.limits import BY_KEY, PROGRAM, as_json, fields_of, format_limit, use_of
 from beddel_cli.outcome import FAILURE, LIMIT, REFUSED, SUCCESS
@@ -283,6 +281,8 @@ def _control(item: Finding) -> str:
 
 def json_document(run: Finished) -> bytes:
     """Give the one JSON document of `--json`: always all keys, null when unknown."""
+    import json  # only where it is asked for: it costs a run 10 ms
+
     outcome, plan, answer = run.outcome, run.plan, run.outcome.program
     granted = run.profile.grants(use_of(run.job.runtime))
     required = frozenset() if granted is None else granted.required
@@ -461,6 +461,8 @@ def _dump(document: dict[str, Any]) -> bytes:
     # Escaped to ASCII: valid UTF-8 whatever the guest wrote, and nothing acts on a terminal.
     # Not indented: a deep result would grow a thousandfold.
     # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
+    import json
+
     return json.dumps(document).replace("##[", "##\\u005b").encode("ascii") + b"\n"
 
 
@@ -500,6 +502,8 @@ def _log(when: str, level: str, *, place: Place | None, **fields: object) -> str
     full = {"time": when, "level": level, **dict.fromkeys((*names, "outcome", "exit_code"))}
     if place is not None:
         full |= {"file": place.file, "line": place.line, "column": place.column}
+    import json
+
     return json.dumps({**full, "receipt": None, **fields}).replace("##[", "##\\u005b") + "\n"
 
 

@@ -105,12 +105,19 @@ def start_runtime(name: str) -> Runtime:
 
 
 def _listen_to_signals() -> None:
-    import signal
+    # The built-in module underneath `signal`, which itself imports `enum`: 3 ms.
+    from _signal import (  # type: ignore[import-not-found]
+        SIG_IGN,
+        SIGINT,
+        SIGTERM,
+        getsignal,
+        signal,
+    )
 
     # Where a signal is ignored already (nohup, `&` of a shell), it stays so.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+    for number in (SIGINT, SIGTERM):
+        if getsignal(number) != SIG_IGN:
+            signal(number, _stop)
 
 
 _stopped: list[int] = []
@@ -118,12 +125,12 @@ _stopped: list[int] = []
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Stop once: a second signal must not cost the receipt of what the first one ended."""
-    import signal
+    from _signal import SIGINT
 
     if _stopped:
         return
     _stopped.append(number)
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+    raise KeyboardInterrupt if number == SIGINT else Terminated
 
 
 def _run_in(
@@ -134,7 +141,7 @@ def _run_in(
     started: tuple[int, int, int],
 ) -> Finished:
     check_outputs(asked, job)
-    from beddel_cli.isolate.confine import not_dumpable
+    from beddel_cli.dumpable import not_dumpable
     from beddel_cli.profile import load_profile
 
     profile = load_profile(asked.profile)
@@ -149,11 +156,11 @@ def _run_in(
 
 def _ignore_signals() -> None:
     """From here on the ending is known, and a signal must not cost its receipt."""
-    import signal
+    from _signal import SIG_IGN, SIGINT, SIGTERM, signal
 
     _stopped.append(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (SIGINT, SIGTERM):
+        signal(number, SIG_IGN)
 
 
 @record
@@ -202,7 +209,6 @@ def _load_key(asked: Asked) -> tuple[str, SigningKey]:
 def _plan_and_run(
     runtime: Runtime, asked: Asked, job: Job, profile: Profile, refusal: RefusedError | None
 ) -> _Ending:
-    from beddel_cli import outcome as outcomes
     from beddel_cli.host import unknown_host
     from beddel_cli.plan import Wishes, check_granted, effective_limits, make_plan
 
@@ -216,7 +222,9 @@ def _plan_and_run(
         plan = make_plan(job, profile, host, wishes)
     except RefusedError as error:
         _ignore_signals()
-        outcome = outcomes.refused(error)
+        from beddel_cli.outcome import refused
+
+        outcome = refused(error)
         return _Ending(job, profile, runtime, host, outcome, refusal=error)
     execution = None
     try:
@@ -225,11 +233,17 @@ def _plan_and_run(
         _ignore_signals()
     except KeyboardInterrupt:
         _ignore_signals()
-        outcome = outcomes.interrupted("interrupted")
+        outcome = _interrupted("interrupted")
     except Terminated:
         _ignore_signals()
-        outcome = outcomes.interrupted("terminated")
+        outcome = _interrupted("terminated")
     return _Ending(job, profile, runtime, host, outcome, plan=plan, execution=execution)
+
+
+def _interrupted(reason: str) -> Outcome:
+    from beddel_cli.outcome import interrupted
+
+    return interrupted(reason)
 
 
 def _sign_and_write(

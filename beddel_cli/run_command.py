@@ -132,9 +132,11 @@ def make_asked(
 
 
 def _tier(name: str | None) -> str | None:
+    if name is None:
+        return None
     from beddel_cli.plan import TIERS
 
-    if name is not None and name not in TIERS:
+    if name not in TIERS:
         raise UsageError(f"unknown tier {name!r}", expected=", ".join(TIERS))
     return name
 
@@ -196,26 +198,16 @@ def in_github_actions() -> bool:
 
 
 def _print_run(finished: Finished, values: Values) -> int:
-    import signal
-
-    from beddel_cli import render
+    from _signal import SIG_DFL, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]
 
     # The receipt is on disk. Whoever does not read what we print must not make us unstoppable.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (SIGINT, SIGTERM):
+        signal(number, SIG_DFL)
 
-    if values["log_format"] == "json":
-        note = render.log_line(finished, _now())
-    else:
-        from beddel_cli.terminal import wants_colour
-
-        when = _text(values, "color") or "auto"
-        colour = bool(sys.stderr) and wants_colour(sys.stderr, when, os.environ)
-        if values["quiet"]:
-            note = render.trouble(finished, colour=colour)
-        else:
-            note = render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
+    note = _note(finished, values)
     if values["json"]:
+        from beddel_cli import render
+
         result = render.json_document(finished)
     else:
         result = _output(finished, raw=bool(values["raw"]))
@@ -226,6 +218,24 @@ def _print_run(finished: Finished, values: Values) -> int:
         _write(2, b"beddel-cli: standard output is closed or full; the receipt is written\n")
         return EXIT_FAULT
     return finished.outcome.exit_code
+
+
+def _note(finished: Finished, values: Values) -> str:
+    """Give what standard error gets."""
+    quiet = bool(values["quiet"])
+    if quiet and values["log_format"] == "text" and finished.outcome.status == "success":
+        return ""  # so says `trouble`, and a quiet good run need not load it
+    from beddel_cli import render
+
+    if values["log_format"] == "json":
+        return render.log_line(finished, _now())
+    from beddel_cli.terminal import wants_colour
+
+    when = _text(values, "color") or "auto"
+    colour = bool(sys.stderr) and wants_colour(sys.stderr, when, os.environ)
+    if quiet:
+        return render.trouble(finished, colour=colour)
+    return render.summary(finished, colour=colour, verbose=bool(values["verbose"]))
 
 
 def _note_for_github(ended: Finished | BeddelError, note: str, values: Values) -> str:

@@ -5,7 +5,6 @@ The same file checks what `run` reads, is printed by `schema`, and serves editor
 
 from __future__ import annotations
 
-import json
 import os
 
 TYPE_CHECKING = False
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
 KINDS = ("job", "profile", "receipt", "json-output")
 _REFERENCE = "#/$defs/"
-_DECODER = json.JSONDecoder()
 
 
 def whole() -> bytes:
@@ -31,6 +29,9 @@ class Definitions:
     """
 
     def __init__(self) -> None:
+        from json import JSONDecoder
+
+        self._decoder = JSONDecoder()
         self._text = whole().decode("utf-8")
         self._known: dict[str, dict[str, Any]] = {}
 
@@ -43,7 +44,7 @@ class Definitions:
         if name not in self._known:
             # The members of $defs, and nothing else in the file, are indented by four.
             start = f'\n    "{name}": '
-            found, _ = _DECODER.raw_decode(self._text, self._text.index(start) + len(start))
+            found, _ = self._decoder.raw_decode(self._text, self._text.index(start) + len(start))
             self._known[name] = found
         return self._known[name]
 
@@ -54,6 +55,8 @@ def standalone(kind: str) -> bytes:
     Raises:
         KeyError: there is no such format.
     """
+    import json
+
     document = json.loads(whole())
     known = document["$defs"]
     needed = _needed(known[kind], known)

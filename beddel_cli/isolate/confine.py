@@ -205,11 +205,6 @@ def die_with_parent(parent: int) -> None:
         raise ProcessLookupError(errno.ESRCH, "the supervisor is gone")
 
 
-def not_dumpable() -> None:
-    """Leave no core dump, and let no other process of this user look into this one's memory."""
-    _prctl(_PR_SET_DUMPABLE, 0)
-
-
 def _no_new_privs() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 

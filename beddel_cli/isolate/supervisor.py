@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import resource
 import select
-from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
@@ -179,9 +178,10 @@ class Worker:
         os.set_blocking(reports_out, False)
         worker = cls(pid, requests_in, reports_out)
         # The worker confines itself only after this byte, once its memory map is open here.
-        # Where it is gone already, wait_ready says so.
-        with suppress(BrokenPipeError):
+        try:
             os.write(requests_in, b"\n")
+        except BrokenPipeError:
+            return worker  # gone already; wait_ready says so
         return worker
 
     def wait_ready(self) -> Ready:
@@ -293,7 +293,7 @@ class Worker:
             self._kill()
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             # A signal handler that raised between these two would make us kill a stranger later.
-            from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+            from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
 
             blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))
             try:

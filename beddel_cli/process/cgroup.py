@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-from contextlib import suppress
 from time import sleep
 
 from beddel_cli.record import record
@@ -172,6 +171,12 @@ def read_hierarchies() -> tuple[Hierarchy, ...]:
     return find_hierarchies(parse_mounts(mounts), parse_membership(membership))
 
 
+def own_procs(hierarchies: tuple[Hierarchy, ...]) -> str | None:
+    """Give the cgroup.procs of a cgroup that this process is in and could join anew."""
+    files = (f"{place.folder}/cgroup.procs" for place in hierarchies)
+    return next((file for file in files if os.access(file, os.W_OK)), None)
+
+
 def cpu_quota(cpus_milli: int) -> tuple[int, int]:
     """Give quota and period in microseconds for a share in thousandths of a CPU."""
     period = _PERIOD_US
@@ -249,8 +254,7 @@ class Leaf:
         """Give how many of its processes the kernel killed for memory."""
         name = "memory.events" if self.held.get("memory") == 2 else "memory.oom_control"
         if self._watch:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._watch[0])
+            _read_event(self._watch[0])
         return parse_flat(self._text("memory", name) or "").get("oom_kill")
 
     def anonymous_bytes(self) -> int | None:
@@ -352,6 +356,14 @@ class Leaf:
             return os.pread(descriptor, _READ_BYTES, 0).decode("ascii", "replace")
         except OSError:
             return None
+
+
+def _read_event(descriptor: int) -> None:
+    """Make an eventfd unready, if it was ready."""
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        return
 
 
 def _kill_all(leaf: Leaf) -> bool:

@@ -22,9 +22,10 @@ import fcntl
 import os
 import select
 import struct
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 
 from beddel_cli.process import filesystem, kernel, messages, rights
+from beddel_cli.process.cgroup import own_procs, read_hierarchies
 from beddel_cli.process.filter import Grants
 from beddel_cli.process.messages import Born, Event, Failed, Ready, Request
 
@@ -47,6 +48,8 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # of what runtimes reserve they never touch, and the supervisor looks at what they do.
 _DATA_FACTOR = 8
 
+# Grace periods take longer than this.
+_HASTENED_EVERY_MS, _HASTENED_SECONDS = 4, 1
 _SIGKILL, _SIGSTOP, _SIGTERM, _SIGCONT = 9, 19, 15, 18
 _TIOCSCTTY, _TIOCSWINSZ, _TIOCSPTLCK, _TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
 _SIOCSIFFLAGS, _IFF_UP_RUNNING = 0x8914, 0x41
@@ -113,6 +116,7 @@ def _say(channel: _socket.socket, message: bytes) -> None:
 
 
 def _launch(channel: _socket.socket, parent: int, started_ns: int) -> None:
+    procs = _open_own_procs()
     with _At("throw-away id"):
         identity, group, throw_away = _take_identity()
     with _At("user namespace"):
@@ -130,9 +134,37 @@ def _launch(channel: _socket.socket, parent: int, started_ns: int) -> None:
     with _At("init"):
         pid = kernel.fork_sibling()
     if pid == 0:
+        if procs is not None:
+            os.close(procs)
         _be_init(channel, parent, started_ns)
     else:
         channel.send(messages.pack_born(Born(pid, identity, throw_away)))
+        channel.close()
+        if procs is not None:
+            _hasten_joining(procs, parent)
+
+
+def _open_own_procs() -> int | None:
+    """Open the cgroup.procs of a cgroup that this process is in; None where it may not."""
+    path = own_procs(read_hierarchies())
+    try:
+        return None if path is None else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _hasten_joining(procs: int, parent: int) -> None:
+    """Keep the kernel ready for the program joining its cgroup, until killed or for a second.
+
+    Whoever joins a cgroup waits for a grace period of the whole machine, 10 to 20 ms, unless
+    somebody did so just before. This process joins the one it is in, which changes nothing.
+
+    Source: kernel/rcu/sync.c, by which cgroup_threadgroup_rwsem is entered.
+    """
+    _die_with(parent)
+    for _ in range(_HASTENED_SECONDS * 1000 // _HASTENED_EVERY_MS):
+        os.write(procs, b"0")
+        sleep(_HASTENED_EVERY_MS / 1000)
 
 
 def _keep_only(channel: _socket.socket, parent: int) -> tuple[_socket.socket, int]:
@@ -163,9 +195,9 @@ def _take_identity() -> tuple[int, int, bool]:
     """
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid(), False
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", encoding="utf-8") as file:
         users = parse_id_map(file.read())
-    with open("/proc/self/gid_map", encoding="ascii") as file:
+    with open("/proc/self/gid_map", encoding="utf-8") as file:
         groups = parse_id_map(file.read())
     identity = choose_identity(users, groups, _taken_ids(), struct.unpack("<Q", os.urandom(8))[0])
     if identity is None:

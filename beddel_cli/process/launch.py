@@ -107,6 +107,7 @@ class Launcher:
         self.events = channel.fileno()
         self._channel = channel
         self._launcher: int | None = launcher
+        self._lingering: int | None = None
         self._throw_away = False
         self._usage: resource.struct_rusage | None = None
 
@@ -128,10 +129,13 @@ class Launcher:
             ) from error
         if threads != 1:
             raise GuestError("a program can only be started from a process with one thread")
+        # What both sides need is imported once.
         # Inherited as ignored, SIGCHLD would make the kernel reap the init: no exit status, and
         # a process id that may be somebody else's. The built-in module underneath `signal`, which
         # itself costs 3 ms before the fork.
         from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
+
+        from beddel_cli.process import cgroup, kernel  # noqa: F401
 
         signal(SIGCHLD, SIG_DFL)
         supervisor = os.getpid()
@@ -196,8 +200,7 @@ class Launcher:
             raise MessageError("an init that is ready before it exists")
         self.pidfd = _own_child(born.pid)
         self.pid, self.identity, self._throw_away = born.pid, born.identity, born.throw_away
-        os.waitpid(launcher, 0)
-        self._launcher = None
+        self._launcher, self._lingering = None, launcher
 
     def _send_program(
         self,
@@ -311,9 +314,11 @@ class Launcher:
         return watched
 
     def _receive(self, flags: int) -> tuple[bytes, list[int]]:
-        data, ancillary, arrived, _ = self._channel.recvmsg(
-            messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags | _socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            data, ancillary, arrived, _ = self._receive_once(flags)
+        except ConnectionResetError:
+            # It died with our last word unread, told once. What it said before comes after that.
+            data, ancillary, arrived, _ = self._receive_once(flags)
         descriptors: list[int] = []
         for level, kind, words in ancillary:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
@@ -323,6 +328,10 @@ class Launcher:
                 os.close(descriptor)
             raise MessageError("a message that is too long")
         return data, descriptors
+
+    def _receive_once(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        flags |= _socket.MSG_CMSG_CLOEXEC
+        return self._channel.recvmsg(messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags)
 
     def _walls(self, ready: Ready | None, failed: Failed | None) -> Walls:
         thrown = f"throw-away id {self.identity}" if self._throw_away else "own id"
@@ -384,7 +393,9 @@ class Launcher:
                 for descriptor in descriptors:
                     os.close(descriptor)
                 raise MessageError("an event with descriptors")
-            return messages.parse_event(data) if data else None
+            event = messages.parse_event(data) if data else None
+            self._end_lingering()
+            return event
         except (BlockingIOError, ConnectionResetError):
             return None
         except MessageError as error:
@@ -420,6 +431,7 @@ class Launcher:
         """
         if self._launcher is not None:
             self._finish_launcher()
+        self._end_lingering()
         if self.pid is None or self._usage is not None:
             return self._usage
         self.kill()
@@ -433,6 +445,13 @@ class Launcher:
         finally:
             pthread_sigmask(SIG_SETMASK, blocked)
         return self._usage
+
+    def _end_lingering(self) -> None:
+        """Reap the launcher, which stays until the program has joined its cgroup."""
+        if self._lingering is not None:
+            os.kill(self._lingering, _SIGKILL)
+            os.waitpid(self._lingering, 0)
+            self._lingering = None
 
     def _finish_launcher(self) -> None:
         """End a launcher whose init this process may not know of yet."""
@@ -547,7 +566,7 @@ def _id_map(owner: tuple[int, int], identity: int) -> int:
 
 def _status_of(pid: int | str | None) -> dict[str, str]:
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             pairs = [line.partition(":") for line in file]
     except OSError:
         return {}
@@ -560,7 +579,7 @@ def _core_limit(pid: int | None) -> int | None:
     The init has another id than root's supervisor, and no capability of ours counts inside.
     """
     try:
-        with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+        with open(f"/proc/{pid}/limits", encoding="utf-8") as file:
             hard = next(line.split()[5] for line in file if line.startswith("Max core file size"))
     except (OSError, StopIteration):
         return None

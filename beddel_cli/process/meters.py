@@ -311,7 +311,7 @@ def _used(folder: int | None) -> tuple[int, int]:
 
 def _resident_peak(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             return parse_resident(file.read()).peak
     except (OSError, ValueError, IndexError):
         return 0  # gone

@@ -16,6 +16,7 @@ shows cannot be told from a folder of its own; only root can make one.
 from __future__ import annotations
 
 from beddel_cli.errors import BeddelError, JobError, RefusedError, UsageError
+from beddel_cli.process.program import DEFAULT_WORKSPACE
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]
 
-DEFAULT_WORKSPACE = "/workspace"
 _MODES = ("ro", "rw")
 _WORKSPACE_MODES = ("overlay", "ro")
 _TARGET_BYTES = 1024

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from beddel_cli.record import record
 
+DEFAULT_WORKSPACE = "/workspace"
+
 
 @record
 class Mount:

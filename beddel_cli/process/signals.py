@@ -4,13 +4,15 @@ While an inbox is open no handler raises. Each signal becomes a byte in a pipe, 
 of `supervise` polls beside everything else. The first one asks the program to end, the second one
 kills it.
 
+`_signal` is the built-in module underneath `signal`, whose enumerations cost 3 ms to make.
+
 Source: signal.set_wakeup_fd in the Python documentation; signal-safety(7).
 """
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class SignalInbox:
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         more = (signal.SIGWINCH, signal.SIGCONT) if terminal else ()
         for number in (*STOPPING, *more):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, _note)
 
     def take(self) -> tuple[int, ...]:
@@ -51,7 +53,7 @@ class SignalInbox:
     def release(self) -> None:
         """Give the handlers of before their signals back."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self.descriptor)
         os.close(self._writing)

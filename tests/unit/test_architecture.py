@@ -56,7 +56,9 @@ ALLOWED: dict[str, set[str]] = {
         "shape",
         "yaml_safe",
     },
-    "profile": {*BOTTOM, "checked_yaml", "files", "limits", "shape"},
+    "built_in_profiles": set(),
+    "profile": {*BOTTOM, "built_in_profiles", "checked_yaml", "files", "limits", "shape"},
+    "dumpable": set(),
     "host": {"record"},
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
     "isolate.frames": {"record"},
@@ -78,12 +80,19 @@ ALLOWED: dict[str, set[str]] = {
     "process.rights": {"process.filter", "process.kernel", "record"},
     "process.filesystem": {"process.kernel", "record"},
     "process.init": {
-        *("process.filesystem", "process.filter", "process.kernel", "process.messages"),
+        *(
+            "process.cgroup",
+            "process.filesystem",
+            "process.filter",
+            "process.kernel",
+            "process.messages",
+        ),
         "process.rights",
     },
     "process.launch": {
         *BOTTOM,
-        *("process.init", "process.kernel", "process.messages", "process.program"),
+        *("process.cgroup", "process.init", "process.kernel", "process.messages"),
+        "process.program",
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "limits", "plan", "record"},
@@ -105,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "render_program": {"figures", "limits", "terminal"},
     "render": {*("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal")},
     "github_actions": {"errors", "render", "terminal"},
-    "process.mount_rules": BOTTOM,
+    "process.mount_rules": {*BOTTOM, "process.program"},
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
     "process.collect_rules": {"record"},
     "process.remedies": {"record"},
@@ -368,6 +377,15 @@ def test_a_plain_exec_of_a_program_loads_nothing_of_isolates(home: Home) -> None
     assert {name.partition(".")[0] for name in modules} & (HEAVY | {"yaml", "jsonschema"}) == set()
     assert modules & (SHELL_OF_TYPER | OF_ISOLATES) == set()
     assert ONLY_ON_GITHUB not in modules
+
+
+def test_a_program_needs_no_yaml_json_or_regular_expressions(home: Home) -> None:
+    home.run("exec", "-q", "--", "/bin/true")  # makes the key
+    modules = loaded(home, "exec", "-q", "--", "/bin/true")
+    assert "beddel_cli.program_run" in modules, "the control: the listing is of this run"
+    slow = {"re", "enum", "json", "signal"}
+    assert {name.partition(".")[0] for name in modules} & (HEAVY | slow) == set()
+    assert {"beddel_cli.yaml_safe", "beddel_cli.shape", "beddel_cli.render"} & modules == set()
 
 
 def test_what_github_needs_is_loaded_on_github_alone(home: Home) -> None:

@@ -48,6 +48,25 @@ def test_canonical_json_does_not_depend_on_order(value: dict[str, Any]) -> None:
     assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
 
 
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_we_write_what_the_json_package_writes(value: Any) -> None:
+    """Without loading it."""
+    for sort_keys, written in ((True, canonical_json(value)), (False, compact_json(value))):
+        text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"))
+        assert written == text.encode()
+
+
+def test_what_json_cannot_hold_is_not_written() -> None:
+    with pytest.raises(TypeError, match="bytes is nothing that JSON has"):
+        canonical_json({"a": [b""]})
+
+
 def test_compact_json_keeps_the_order_of_keys() -> None:
     assert compact_json({"b": 1, "a": [2, "é"]}) == '{"b":1,"a":[2,"é"]}'.encode()
     assert canonical_json({"b": 1, "a": [2, "é"]}) == '{"a":[2,"é"],"b":1}'.encode()

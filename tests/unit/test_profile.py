@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from beddel_cli import profile
+from beddel_cli.built_in_profiles import VALUES
 from beddel_cli.errors import JobError, NotFoundError
 from beddel_cli.limits import FIELDS, ISOLATE, PROGRAM, exceeding, fields_of
 from beddel_cli.profile import (
@@ -19,6 +20,7 @@ from beddel_cli.profile import (
     load_profile,
     parse_profile,
 )
+from beddel_cli.yaml_safe import parse_yaml
 
 LIMIT_NAMES = [field.field for field in FIELDS]
 
@@ -69,6 +71,26 @@ def test_the_built_in_profiles_load_and_set_every_limit() -> None:
             assert granted is not None
             given = {name for name in LIMIT_NAMES if getattr(granted.limits, name) is not None}
             assert given == {field.field for field in fields_of(use)}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_known_of_a_built_in_profile_is_what_its_file_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, path = profile.read_profile(name)
+    value = VALUES[hashlib.sha256(data).hexdigest()]
+    assert value == parse_yaml(data, path).value, "write the file's values to built_in_profiles.py"
+    known = load_profile(name)
+    monkeypatch.setattr(profile, "VALUES", {})
+    assert load_profile(name) == known, "the schema and the YAML parser agree"
+
+
+def test_a_built_in_profile_under_the_name_of_another_is_refused() -> None:
+    data, path = profile.read_profile("tenant-isolated")
+    assert parse_profile(data, path, built_in=True).name == "tenant-isolated"
+    other = path.replace("tenant-isolated", "ultra-secure")
+    with pytest.raises(JobError, match="holds a profile named 'tenant-isolated'"):
+        parse_profile(data, other, built_in=True)
 
 
 def test_the_built_in_profiles_go_from_strict_to_less_strict() -> None:

@@ -87,6 +87,21 @@ def running(person: Person, marker: str, kinds: str) -> Iterator[subprocess.Pope
         process.wait()
 
 
+def test_while_a_program_runs_there_is_only_its_init_and_that_holds_no_cgroup(
+    person: Person,
+) -> None:
+    """The launcher, which keeps the way into the cgroup fast, is gone by then, and its file too."""
+    marker = secrets.token_hex(8)
+    with running(person, marker, "plain") as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 1
+        if os.geteuid() == 0:  # nobody else may look at them
+            folder = f"/proc/{children[0]}/fd"
+            held = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+            assert any(name.startswith("socket:") for name in held), "the control: its channel"
+            assert not any("cgroup" in name for name in held)
+
+
 @pytest.mark.parametrize("kinds", ["daemon", "deaf", "stopped", "daemon,deaf,stopped,plain"])
 def test_nothing_outlives_the_program(behind: Run, kinds: str) -> None:
     marker = secrets.token_hex(8)
