@@ -64,6 +64,7 @@ class ProgramRun:
 
         check_terminal(asked)
         self._opened = _open_shown(job, asked)
+        _check_outputs(self._opened, asked)
         if asked.results is not None:
             from beddel_cli.process.collect import open_results
 
@@ -192,10 +193,23 @@ def _open_shown(job: Job, asked: Asked) -> Opened:
         return open_sources(
             job.workspace,
             job.mounts,
-            protected_folders(locate(os.environ), os.environ),
+            protected_folders(locate(os.environ), os.environ, asked.signing_key),
             reach,
             write_back=asked.write_back,
         )
+
+
+def _check_outputs(opened: Opened, asked: Asked) -> None:
+    if not any(mount.writable for mount in opened.mounts):
+        return
+    from beddel_cli.process.mount_sources import check_outputs_apart
+
+    outputs = (
+        ("--receipt", asked.receipt),
+        ("--bundle", asked.bundle),
+        ("--predicate", asked.predicate),
+    )
+    check_outputs_apart(opened, [(flag, path) for flag, path in outputs if path is not None])
 
 
 def _describe_shown(opened: Opened, asked: Asked) -> tuple[Shown, ...]:

@@ -38,11 +38,14 @@ _LAST_OF_OLD = {"x86_64": 334, "aarch64": 294}
 # name: (x86_64, aarch64); None where the architecture has no such call.
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "open": (2, None),
+    "mmap": (9, 222),
     "ioctl": (16, 29),
     "shmget": (29, 194),
     "socket": (41, 198),
     "socketpair": (53, 199),
     "clone": (56, 220),
+    "semget": (64, 190),
+    "msgget": (68, 186),
     "mkdir": (83, None),
     "creat": (85, None),
     "chmod": (90, None),
@@ -80,6 +83,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "quotactl": (179, 60),
     "nfsservctl": (180, 42),
     "lookup_dcookie": (212, 18),
+    "io_setup": (206, 0),
     "clock_settime": (227, 112),
     "kexec_load": (246, 104),
     "add_key": (248, 217),
@@ -150,12 +154,19 @@ FORBIDDEN = (
 )
 # Answered as by a kernel without them, since programs then have another way.
 MISSING = (
+    # Its requests count against a number for the whole machine (fs.aio-max-nr).
+    "io_setup",
     *("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("memfd_secret", "statmount", "listmount", "file_setattr"),
     *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"),
 )
-# Memory that belongs to no process and so shows in no sum over processes.
-OWNERLESS_MEMORY = ("shmget", "memfd_create")
+# Memory that belongs to no process and so shows in no sum over processes. A single semget may take
+# megabytes of the kernel's own.
+OWNERLESS_MEMORY = ("shmget", "semget", "msgget", "memfd_create")
+# mman.h. Pages of a shared mapping without a file stay when a process lets go of them
+# (MADV_DONTNEED) or unmaps all but one, and are then in no process. Bit 0 is set in both kinds of
+# shared mappings, MAP_SHARED and MAP_SHARED_VALIDATE.
+_MAP_SHARED, _MAP_ANONYMOUS = 0x1, 0x20
 
 # sched.h. CLONE_NEWTIME (0x80) lies where clone has its exit signal; none is that large.
 CLONE_NAMESPACES = 0x7E020080
@@ -199,7 +210,8 @@ class Grants:
     Attributes:
         unix_sockets: socket(AF_UNIX). Not with a writable mount, in which a socket of the host
             may lie; pairs of connected sockets are always to be had.
-        ownerless_memory: SysV segments and memfds. Not where nothing counts them.
+        ownerless_memory: SysV objects, memfds and shared mappings without a file. Not where
+            nothing counts them.
     """
 
     unix_sockets: bool
@@ -292,6 +304,9 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     ]
     judged |= {name: _without_set_id(mode) for name, mode in _MODE_ARGUMENTS.items()}
     judged |= {name: _no_device(mode) for name, mode in _DEVICE_MODE_ARGUMENTS.items()}
+    if not grants.ownerless_memory:
+        shared = _MAP_SHARED | _MAP_ANONYMOUS
+        judged["mmap"] = [_load(3), (_AND, 0, 0, shared), *_deny_value(shared, errno.EPERM), _PASS]
     return judged
 
 
