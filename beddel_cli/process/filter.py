@@ -54,6 +54,11 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "syslog": (103, 116),
     "setgroups": (116, 159),
     "mknod": (133, None),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "prlimit64": (302, 261),
+    "sched_setattr": (314, 274),
     "uselib": (134, None),
     "personality": (135, 92),
     "ustat": (136, None),
@@ -196,6 +201,15 @@ _MODE_ARGUMENTS = {
     "mkdir": 1,
     "mkdirat": 2,
 }
+# Calls on another process of the same user, which the init is, and which argument says which.
+_PROCESS_ARGUMENTS = {
+    "prlimit64": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+}
+_INIT = 1
 _OPEN_FLAG_ARGUMENTS = {"open": 1, "openat": 2}
 _DEVICE_MODE_ARGUMENTS = {"mknod": 1, "mknodat": 2}
 
@@ -304,6 +318,11 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     ]
     judged |= {name: _without_set_id(mode) for name, mode in _MODE_ARGUMENTS.items()}
     judged |= {name: _no_device(mode) for name, mode in _DEVICE_MODE_ARGUMENTS.items()}
+    # With a limit of no descriptors, or no CPU time, the init could not tell how a program ended.
+    judged |= {
+        name: [_load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
+        for name, process in _PROCESS_ARGUMENTS.items()
+    }
     if not grants.ownerless_memory:
         shared = _MAP_SHARED | _MAP_ANONYMOUS
         judged["mmap"] = [_load(3), (_AND, 0, 0, shared), *_deny_value(shared, errno.EPERM), _PASS]
