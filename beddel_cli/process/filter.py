@@ -50,6 +50,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "creat": (85, None),
     "chmod": (90, None),
     "fchmod": (91, 52),
+    "fcntl": (72, 25),
     "ptrace": (101, 117),
     "syslog": (103, 116),
     "setgroups": (116, 159),
@@ -94,6 +95,8 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
+    "inotify_init": (253, None),
+    "inotify_add_watch": (254, 27),
     "migrate_pages": (256, 238),
     "openat": (257, 56),
     "mkdirat": (258, 34),
@@ -101,6 +104,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fchmodat": (268, 53),
     "unshare": (272, 97),
     "move_pages": (279, 239),
+    "inotify_init1": (294, 26),
     "perf_event_open": (298, 241),
     "fanotify_init": (300, 262),
     "fanotify_mark": (301, 263),
@@ -133,6 +137,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "quotactl_fd": (443, 443),
     "memfd_secret": (447, 447),
     "process_mrelease": (448, 448),
+    "cachestat": (451, 451),
     "fchmodat2": (452, 452),
     "statmount": (457, 457),
     "listmount": (458, 458),
@@ -161,6 +166,8 @@ FORBIDDEN = (
 MISSING = (
     # Its requests count against a number for the whole machine (fs.aio-max-nr).
     "io_setup",
+    # The system's folders are the host's own: watched, they tell what it and other programs start.
+    *("inotify_init", "inotify_init1", "inotify_add_watch", "cachestat"),
     *("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("memfd_secret", "statmount", "listmount", "file_setattr"),
     *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"),
@@ -178,6 +185,9 @@ CLONE_NAMESPACES = 0x7E020080
 # asm-generic/ioctls.h: typed into a terminal, line disciplines, the console's own ioctls.
 TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
 _FORBIDDEN_IOCTLS = (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD)
+# fcntl.h: leases, which hold up whoever opens the file on the host, and the watch on a folder that
+# inotify came to replace.
+_F_SETLEASE, _F_NOTIFY = 1024, 1026
 # PER_LINUX, PER_LINUX32, both with UNAME26, and the question which it is.
 HARMLESS_PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
@@ -296,6 +306,12 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     judged["ioctl"] = [
         _load(1),
         *(step for request in _FORBIDDEN_IOCTLS for step in _deny_value(request, errno.EPERM)),
+        _PASS,
+    ]
+    judged["fcntl"] = [
+        _load(1),
+        *_deny_value(_F_SETLEASE, errno.EPERM),
+        *_deny_value(_F_NOTIFY, errno.EPERM),
         _PASS,
     ]
     judged["clone"] = [

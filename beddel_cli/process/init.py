@@ -43,8 +43,8 @@ _OUR_NAMESPACES = (
 )
 HOSTNAME = "sandbox"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-# A SIGCHLD for which there was nobody to reap may come from the program, which can send them without
-# end. Then the next one has to wait for this long, or the init would work for the program.
+# A SIGCHLD for which there was nobody to reap may come from the program, which can send them
+# without end. Then the next one waits for this long, or the init would work for the program.
 _DEAF_MS = 5
 # Without a cgroup, how much writable private memory one process may have beside its limit: most
 # of what runtimes reserve they never touch, and the supervisor looks at what they do.

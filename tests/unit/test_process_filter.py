@@ -187,6 +187,15 @@ def test_terminals_and_personalities(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ARCHES)
+def test_watches_and_leases(machine: str) -> None:
+    program = filter_program(machine, ALL)
+    for command, high in product((*range(20), *range(1020, 1050)), HIGH):
+        wanted = errno.EPERM if command in (1024, 1026) else ALLOW
+        got = decide(program, ARCHES[machine], nr("fcntl", machine), 0, command | high)
+        assert got == wanted, command
+
+
+@pytest.mark.parametrize("machine", ARCHES)
 @pytest.mark.parametrize("grants", [ALL, NONE])
 def test_mappings(machine: str, grants: Grants) -> None:
     program = filter_program(machine, grants)
