@@ -180,6 +180,10 @@ OWNERLESS_MEMORY = ("shmget", "semget", "msgget", "memfd_create")
 # shared mappings, MAP_SHARED and MAP_SHARED_VALIDATE.
 _MAP_SHARED, _MAP_ANONYMOUS = 0x1, 0x20
 
+# Huge pages that the host set aside for others; no figure of ours counts them. Most machines have
+# none, and answer so too.
+_MAP_HUGETLB, _MFD_HUGETLB = 0x40000, 0x4
+
 # sched.h. CLONE_NEWTIME (0x80) lies where clone has its exit signal; none is that large.
 CLONE_NAMESPACES = 0x7E020080
 # asm-generic/ioctls.h: typed into a terminal, line disciplines, the console's own ioctls.
@@ -339,14 +343,21 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
         name: [_load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
         for name, process in _PROCESS_ARGUMENTS.items()
     }
-    if not grants.ownerless_memory:
-        shared = _MAP_SHARED | _MAP_ANONYMOUS
-        judged["mmap"] = [_load(3), (_AND, 0, 0, shared), *_deny_value(shared, errno.EPERM), _PASS]
+    judged["mmap"] = [_load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
+    if grants.ownerless_memory:
+        judged["memfd_create"] = [_load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
+    else:
+        both = _MAP_SHARED | _MAP_ANONYMOUS
+        judged["mmap"][-1:] = [(_AND, 0, 0, both), *_deny_value(both, errno.EPERM), _PASS]
     return judged
 
 
 def _deny_value(value: int, number: int) -> list[Step]:
     return [(_EQUAL, 0, 1, value), _refuse(number)]
+
+
+def _deny_bit(bit: int, number: int) -> list[Step]:
+    return [(_ANY_BIT, 0, 1, bit), _refuse(number)]
 
 
 def _without_set_id(mode: int) -> list[Step]:

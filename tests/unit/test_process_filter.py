@@ -202,9 +202,16 @@ def test_mappings(machine: str, grants: Grants) -> None:
     # Shared, private, shared and validated; then with a file, without, and with other flags.
     for kind, more, high in product((1, 2, 3), (0, 0x20, 0x4020, 0x4000, 0x100020), HIGH):
         ownerless = kind != 2 and more & 0x20
-        wanted = errno.EPERM if ownerless and not grants.ownerless_memory else ALLOW
+        wanted: str | int = errno.EPERM if ownerless and not grants.ownerless_memory else ALLOW
         arguments = (0, 4096, 3, kind | more | high)
         assert decide(program, ARCHES[machine], nr("mmap", machine), *arguments) == wanted
+        huge = (0, 4096, 3, kind | more | high | 0x40000)
+        assert decide(program, ARCHES[machine], nr("mmap", machine), *huge) == errno.ENOMEM
+    for flags, high in product(range(16), HIGH):
+        wanted = errno.ENOMEM if flags & 4 else ALLOW
+        wanted = wanted if grants.ownerless_memory else errno.ENOSYS
+        got = decide(program, ARCHES[machine], nr("memfd_create", machine), 0, flags | high)
+        assert got == wanted, flags
 
 
 @pytest.mark.parametrize("machine", ARCHES)
