@@ -200,7 +200,7 @@ def _open_shown(job: Job, asked: Asked) -> Opened:
 
 
 def _check_outputs(opened: Opened, asked: Asked) -> None:
-    if not any(mount.writable for mount in opened.mounts):
+    if not asked.write_back and not any(mount.writable for mount in opened.mounts):
         return
     from beddel_cli.process.mount_sources import check_outputs_apart
 
@@ -209,7 +209,8 @@ def _check_outputs(opened: Opened, asked: Asked) -> None:
         ("--bundle", asked.bundle),
         ("--predicate", asked.predicate),
     )
-    check_outputs_apart(opened, [(flag, path) for flag, path in outputs if path is not None])
+    named = [(flag, path) for flag, path in outputs if path is not None]
+    check_outputs_apart(opened, named, write_back=asked.write_back)
 
 
 def _describe_shown(opened: Opened, asked: Asked) -> tuple[Shown, ...]:

@@ -140,27 +140,32 @@ def open_sources(
     return Opened(shown, tuple(opened[: len(mounts)]))
 
 
-def check_outputs_apart(opened: Opened, outputs: Sequence[tuple[str, str]]) -> None:
-    """Let no file of ours be written where the program can exchange the folders on the way to it.
+def check_outputs_apart(
+    opened: Opened, outputs: Sequence[tuple[str, str]], *, write_back: bool
+) -> None:
+    """Let no file of ours be written where the program can exchange or take what is on its way.
 
     Args:
         outputs: an option and its path, for each file that will be written after the run.
+        write_back: whether what the program makes is put into the workspace's own folder first.
 
     Raises:
-        UsageError: one of them lies in a `rw` mount.
+        UsageError: one of them lies in a `rw` mount, or in such a workspace.
     """
+    changed = [mount for mount in opened.mounts if mount.writable]
+    if write_back and opened.workspace is not None:
+        changed.append(opened.workspace)
     writable = {}
-    for mount in opened.mounts:
-        if mount.writable:
-            status = os.fstat(mount.descriptor)
-            writable[status.st_dev, status.st_ino] = mount.source
+    for mount in changed:
+        status = os.fstat(mount.descriptor)
+        writable[status.st_dev, status.st_ino] = mount.source
     for flag, path in outputs:
         chains = (_chain(os.path.realpath(way), _NOT_THERE) for way in (path, _folder_of(path)))
         for identity in (each for chain in chains for each in chain):
             if identity in writable:
                 raise UsageError(
                     f"{flag} {path!r} lies in {writable[identity]!r}, which the program may change",
-                    expected="a file outside of every rw mount",
+                    expected="a file that the program cannot reach",
                     got=path,
                 )
 

@@ -139,6 +139,20 @@ def test_nothing_of_ours_is_written_where_the_program_can_lead_it(
     assert list(victim.iterdir()) == []
 
 
+def test_what_is_written_back_does_not_cost_the_receipt(
+    command: Command, person: Person, place: Path
+) -> None:
+    work = folder(person, place / "work")
+    make = ["/bin/mkdir", "r.json"]
+    options = ("--workspace", str(work), "--receipt", str(work / "r.json"))
+    code, _, err = command.run(make, "--write-back", *options)
+    assert code == 125
+    assert "which the program may change" in err
+    assert list(work.iterdir()) == [], "the program did not run"
+    assert command.run(make, *options)[0] == 0
+    assert (work / "r.json").is_file()
+
+
 BREAK_THE_INIT = """
 import os, resource, signal, sys
 for number in range(1, 65):
