@@ -66,6 +66,7 @@ class ProgramRun:
 
         check_terminal(asked)
         self._opened = _open_shown(job, asked)
+        _check_outputs(self._opened, asked)
         if asked.results is not None:
             from beddel_cli.process.collect import open_results
 
@@ -213,10 +214,27 @@ def _open_shown(job: Job, asked: Asked) -> Opened | None:
         return open_sources(
             job.workspace,
             job.mounts,
-            protected_folders(locate(os.environ), os.environ),
+            protected_folders(locate(os.environ), os.environ, asked.signing_key),
             reach,
             write_back=asked.write_back,
         )
+
+
+def _check_outputs(opened: Opened | None, asked: Asked) -> None:
+    """Refuse outputs where the program, or what it left, could take their place."""
+    if opened is None:
+        return
+    if not asked.write_back and not any(mount.writable for mount in opened.mounts):
+        return
+    from beddel_cli.process.mount_sources import check_outputs_apart
+
+    outputs = (
+        ("--receipt", asked.receipt),
+        ("--bundle", asked.bundle),
+        ("--predicate", asked.predicate),
+    )
+    named = [(flag, path) for flag, path in outputs if path is not None]
+    check_outputs_apart(opened, named, write_back=asked.write_back)
 
 
 def _describe_shown(opened: Opened | None, asked: Asked) -> tuple[Shown, ...]:

@@ -31,6 +31,10 @@ _PERIOD_US = 100_000
 # The kernel takes no quota below this, so small shares are counted over a longer period.
 _SMALLEST_QUOTA_US = 1000
 _LONGEST_PERIOD_US = 1_000_000
+_SOCKETS_LIMIT = "memory.kmem.tcp.limit_in_bytes"
+# Beside the memory limit, this part of it for the buffers of internet sockets, where version 1
+# counts them apart.
+_SOCKETS_PART = 8
 _READ_BYTES = 16384
 _SIGKILL = 9
 # A cgroup whose last process was just reaped can still be busy for a moment.
@@ -524,7 +528,7 @@ def _make_in(
 
 
 def _limit_extras(version: int, folder: str, asked: Asked) -> Iterator[Problem]:
-    """Allow no swap on top of memory, and let memory running out end the whole tree."""
+    """Allow no swap on top of memory, bound sockets, and let memory that runs out end the tree."""
     # Version 1 counts memory and swap together; without memsw only the liking for swap is left.
     swap = ("memory.swap.max", "0")
     if version == 1:
@@ -536,6 +540,10 @@ def _limit_extras(version: int, folder: str, asked: Asked) -> Iterator[Problem]:
         yield Problem("swap", f"{folder}/{swap[0]}: not limited; {machine}", error.errno or 0)
         if version == 1:
             _write_if_there(f"{folder}/memory.swappiness", "0")
+    # Version 1 counts what sockets hold apart from memory, and not at all without this.
+    sockets = asked.memory_bytes // _SOCKETS_PART
+    if version == 1 and not _write_if_there(f"{folder}/{_SOCKETS_LIMIT}", str(sockets)):
+        yield Problem("sockets", f"{folder}/{_SOCKETS_LIMIT}: not limited", errno.ENOENT)
     if version == 2 and not _write_if_there(f"{folder}/memory.oom.group", "1"):
         yield Problem("oom group", f"{folder}/memory.oom.group", errno.ENOENT)
 

@@ -61,6 +61,8 @@ PROC_HIDDEN_FOLDERS = ("acpi", "scsi", "asound", "driver", "bus", "fs", "irq", "
 # Targets on which nothing may be mounted.
 RESERVED_TARGETS = ("/proc", "/dev", "/var/empty")
 
+MOST_TERMINALS = 64
+
 # Inodes of the store that are ours: its root, upper, work and an overlay's in it, tmp, shm.
 STORE_INODES = 7
 _EMPTY = "./var/empty"
@@ -113,9 +115,9 @@ def build_root() -> bool:
         _attach_new(tree, f"./dev/{name}", folder=False)
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"./dev/{name}")
-    kernel.mount(
-        "devpts", "./dev/pts", "devpts", NO_SUID | NO_EXEC, "newinstance,ptmxmode=0666,mode=600"
-    )
+    # The kernel has a few thousand terminals for all, and charges their buffers to nobody.
+    options = f"newinstance,ptmxmode=0666,mode=600,max={MOST_TERMINALS}"
+    kernel.mount("devpts", "./dev/pts", "devpts", NO_SUID | NO_EXEC, options)
     return _own_proc()
 
 
@@ -220,7 +222,10 @@ def show_program(request: Request, descriptors: list[int]) -> Built:
     upper = os.open(f"{_STORE}/upper", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _show_part_of_store("tmp", "./tmp")
     _show_part_of_store("shm", "./dev/shm")
-    writable = ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/pts"]  # noqa: S108
+    writable = ["/tmp", "/dev/shm", "/dev/null", "/dev/full", "/dev/pts"]  # noqa: S108
+    if request.counts_memory:
+        # A shared mapping of it is memory that need not be in any process.
+        writable.append("/dev/zero")
     if request.terminal is not None:
         tree = kernel.clone_tree("/dev/tty")
         kernel.restrict_tree(tree, NO_SUID | NO_EXEC | READ_ONLY)

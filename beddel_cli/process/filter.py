@@ -38,19 +38,28 @@ _LAST_OF_OLD = {"x86_64": 334, "aarch64": 294}
 # name: (x86_64, aarch64); None where the architecture has no such call.
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "open": (2, None),
+    "mmap": (9, 222),
     "ioctl": (16, 29),
     "shmget": (29, 194),
     "socket": (41, 198),
     "socketpair": (53, 199),
     "clone": (56, 220),
+    "semget": (64, 190),
+    "msgget": (68, 186),
     "mkdir": (83, None),
     "creat": (85, None),
     "chmod": (90, None),
     "fchmod": (91, 52),
+    "fcntl": (72, 25),
     "ptrace": (101, 117),
     "syslog": (103, 116),
     "setgroups": (116, 159),
     "mknod": (133, None),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "prlimit64": (302, 261),
+    "sched_setattr": (314, 274),
     "uselib": (134, None),
     "personality": (135, 92),
     "ustat": (136, None),
@@ -80,11 +89,14 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "quotactl": (179, 60),
     "nfsservctl": (180, 42),
     "lookup_dcookie": (212, 18),
+    "io_setup": (206, 0),
     "clock_settime": (227, 112),
     "kexec_load": (246, 104),
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
+    "inotify_init": (253, None),
+    "inotify_add_watch": (254, 27),
     "migrate_pages": (256, 238),
     "openat": (257, 56),
     "mkdirat": (258, 34),
@@ -92,6 +104,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fchmodat": (268, 53),
     "unshare": (272, 97),
     "move_pages": (279, 239),
+    "inotify_init1": (294, 26),
     "perf_event_open": (298, 241),
     "fanotify_init": (300, 262),
     "fanotify_mark": (301, 263),
@@ -124,6 +137,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "quotactl_fd": (443, 443),
     "memfd_secret": (447, 447),
     "process_mrelease": (448, 448),
+    "cachestat": (451, 451),
     "fchmodat2": (452, 452),
     "statmount": (457, 457),
     "listmount": (458, 458),
@@ -150,18 +164,34 @@ FORBIDDEN = (
 )
 # Answered as by a kernel without them, since programs then have another way.
 MISSING = (
+    # Its requests count against a number for the whole machine (fs.aio-max-nr).
+    "io_setup",
+    # The system's folders are the host's own: watched, they tell what it and other programs start.
+    *("inotify_init", "inotify_init1", "inotify_add_watch", "cachestat"),
     *("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("memfd_secret", "statmount", "listmount", "file_setattr"),
     *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"),
 )
-# Memory that belongs to no process and so shows in no sum over processes.
-OWNERLESS_MEMORY = ("shmget", "memfd_create")
+# Memory that belongs to no process and so shows in no sum over processes. A single semget may take
+# megabytes of the kernel's own.
+OWNERLESS_MEMORY = ("shmget", "semget", "msgget", "memfd_create")
+# mman.h. Pages of a shared mapping without a file stay when a process lets go of them
+# (MADV_DONTNEED) or unmaps all but one, and are then in no process. Bit 0 is set in both kinds of
+# shared mappings, MAP_SHARED and MAP_SHARED_VALIDATE.
+_MAP_SHARED, _MAP_ANONYMOUS = 0x1, 0x20
+
+# Huge pages that the host set aside for others; no figure of ours counts them. Most machines have
+# none, and answer so too.
+_MAP_HUGETLB, _MFD_HUGETLB = 0x40000, 0x4
 
 # sched.h. CLONE_NEWTIME (0x80) lies where clone has its exit signal; none is that large.
 CLONE_NAMESPACES = 0x7E020080
 # asm-generic/ioctls.h: typed into a terminal, line disciplines, the console's own ioctls.
 TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
 _FORBIDDEN_IOCTLS = (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD)
+# fcntl.h: leases, which hold up whoever opens the file on the host, and the watch on a folder that
+# inotify came to replace.
+_F_SETLEASE, _F_NOTIFY = 1024, 1026
 # PER_LINUX, PER_LINUX32, both with UNAME26, and the question which it is.
 HARMLESS_PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
@@ -185,6 +215,15 @@ _MODE_ARGUMENTS = {
     "mkdir": 1,
     "mkdirat": 2,
 }
+# Calls on another process of the same user, which the init is, and which argument says which.
+_PROCESS_ARGUMENTS = {
+    "prlimit64": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+}
+_INIT = 1
 _OPEN_FLAG_ARGUMENTS = {"open": 1, "openat": 2}
 _DEVICE_MODE_ARGUMENTS = {"mknod": 1, "mknodat": 2}
 
@@ -199,7 +238,8 @@ class Grants:
     Attributes:
         unix_sockets: socket(AF_UNIX). Not with a writable mount, in which a socket of the host
             may lie; pairs of connected sockets are always to be had.
-        ownerless_memory: SysV segments and memfds. Not where nothing counts them.
+        ownerless_memory: SysV objects, memfds and shared mappings without a file. Not where
+            nothing counts them.
     """
 
     unix_sockets: bool
@@ -272,6 +312,12 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
         *(step for request in _FORBIDDEN_IOCTLS for step in _deny_value(request, errno.EPERM)),
         _PASS,
     ]
+    judged["fcntl"] = [
+        _load(1),
+        *_deny_value(_F_SETLEASE, errno.EPERM),
+        *_deny_value(_F_NOTIFY, errno.EPERM),
+        _PASS,
+    ]
     judged["clone"] = [
         _load(0),
         (_ANY_BIT, 0, 1, CLONE_NAMESPACES),
@@ -292,11 +338,26 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     ]
     judged |= {name: _without_set_id(mode) for name, mode in _MODE_ARGUMENTS.items()}
     judged |= {name: _no_device(mode) for name, mode in _DEVICE_MODE_ARGUMENTS.items()}
+    # With a limit of no descriptors, or no CPU time, the init could not tell how a program ended.
+    judged |= {
+        name: [_load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
+        for name, process in _PROCESS_ARGUMENTS.items()
+    }
+    judged["mmap"] = [_load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
+    if grants.ownerless_memory:
+        judged["memfd_create"] = [_load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
+    else:
+        both = _MAP_SHARED | _MAP_ANONYMOUS
+        judged["mmap"][-1:] = [(_AND, 0, 0, both), *_deny_value(both, errno.EPERM), _PASS]
     return judged
 
 
 def _deny_value(value: int, number: int) -> list[Step]:
     return [(_EQUAL, 0, 1, value), _refuse(number)]
+
+
+def _deny_bit(bit: int, number: int) -> list[Step]:
+    return [(_ANY_BIT, 0, 1, bit), _refuse(number)]
 
 
 def _without_set_id(mode: int) -> list[Step]:

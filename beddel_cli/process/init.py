@@ -44,6 +44,9 @@ _OUR_NAMESPACES = (
 )
 HOSTNAME = "sandbox"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+# A SIGCHLD for which there was nobody to reap may come from the program, which can send them
+# without end. Then the next one waits for this long, or the init would work for the program.
+_DEAF_MS = 5
 # Without a cgroup, how much writable private memory one process may have beside its limit: most
 # of what runtimes reserve they never touch, and the supervisor looks at what they do.
 _DATA_FACTOR = 8
@@ -433,10 +436,16 @@ def _reap(channel: _socket.socket, program: int, wake: int) -> None:
             _signal_everyone(_SIGCONT)
         if wake in ready:
             os.read(wake, 4096)
-        ended = _reap_all(program)
+        ended, reaped = _reap_all(program)
         if ended is not None:
             channel.send(messages.pack_event(ended))
             return
+        if wake in ready and not reaped:
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
+            poller.unregister(wake)
+            poller.poll(_DEAF_MS)
+            poller.register(wake, select.POLLIN)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD,))
 
 
 def _signal_everyone(number: int) -> None:
@@ -446,16 +455,19 @@ def _signal_everyone(number: int) -> None:
         return
 
 
-def _reap_all(program: int) -> Event | None:
+def _reap_all(program: int) -> tuple[Event | None, int]:
+    """Reap all who wait for it; gives the program's end, if it is among them, and how many."""
+    reaped = 0
     while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return None
+            return None, reaped
         if pid == 0:
-            return None
+            return None, reaped
+        reaped += 1
         if pid == program:
-            return Event(messages.ENDED, 0, status, usage.ru_maxrss * 1024, "")
+            return Event(messages.ENDED, 0, status, usage.ru_maxrss * 1024, ""), reaped
 
 
 def _become(

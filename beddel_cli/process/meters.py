@@ -11,7 +11,7 @@ import os
 from time import monotonic_ns
 
 from beddel_cli.process.program import TreeUsage
-from beddel_cli.process.tree import parse_resident
+from beddel_cli.process.tree import resident
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -310,8 +310,4 @@ def _used(folder: int | None) -> tuple[int, int]:
 
 
 def _resident_peak(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            return parse_resident(file.read()).peak
-    except (OSError, ValueError, IndexError):
-        return 0  # gone
+    return max((each.peak for each in resident(pid)), default=0)

@@ -74,8 +74,12 @@ class Opened:
             os.close(mount.descriptor)
 
 
-def protected_folders(places: Places, environ: Mapping[str, str]) -> tuple[Protected, ...]:
-    """Give the folders never shown: the caller's home, and beddel's own with all in them."""
+def protected_folders(
+    places: Places, environ: Mapping[str, str], signing_key: str | None = None
+) -> tuple[Protected, ...]:
+    """Give what is never shown: the caller's home, beddel's own folders with all in them, and the
+    file of the signing key.
+    """
     import pwd
 
     homes = [environ.get("HOME", "")]
@@ -89,6 +93,8 @@ def protected_folders(places: Places, environ: Mapping[str, str]) -> tuple[Prote
     ]
     found.append(_protected("beddel's home", places.home, tree=True))
     found.append(_protected("beddel's cache", places.cache, tree=True))
+    if signing_key is not None:
+        found.append(_protected("the signing key", signing_key, tree=False))
     return tuple(found)
 
 
@@ -132,6 +138,40 @@ def open_sources(
             os.close(mount.descriptor)
         raise
     return Opened(shown, tuple(opened[: len(mounts)]))
+
+
+def check_outputs_apart(
+    opened: Opened, outputs: Sequence[tuple[str, str]], *, write_back: bool
+) -> None:
+    """Let no file of ours be written where the program can exchange or take what is on its way.
+
+    Args:
+        outputs: an option and its path, for each file that will be written after the run.
+        write_back: whether what the program makes is put into the workspace's own folder first.
+
+    Raises:
+        UsageError: one of them lies in a `rw` mount, or in such a workspace.
+    """
+    changed = [mount for mount in opened.mounts if mount.writable]
+    if write_back and opened.workspace is not None:
+        changed.append(opened.workspace)
+    writable = {}
+    for mount in changed:
+        status = os.fstat(mount.descriptor)
+        writable[status.st_dev, status.st_ino] = mount.source
+    for flag, path in outputs:
+        chains = (_chain(os.path.realpath(way), _NOT_THERE) for way in (path, _folder_of(path)))
+        for identity in (each for chain in chains for each in chain):
+            if identity in writable:
+                raise UsageError(
+                    f"{flag} {path!r} lies in {writable[identity]!r}, which the program may change",
+                    expected="a file that the program cannot reach",
+                    got=path,
+                )
+
+
+def _folder_of(path: str) -> str:
+    return os.path.dirname(path) or "."
 
 
 def _open(

@@ -23,7 +23,7 @@ from beddel_cli.process.meters import Meters, ProgramLimits
 from beddel_cli.process.program import ProgramAnswer, TreeUsage
 from beddel_cli.process.signals import STOPPING
 from beddel_cli.process.streams import Inlet, Outlet, Pipes, Streams
-from beddel_cli.process.tree import Tree, own_cpu_ns, parse_resident
+from beddel_cli.process.tree import Tree, own_cpu_ns, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ class _Run:
             return None, 0, 0
         try:
             spent_ns = own_cpu_ns(pid)
-            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-                peak = parse_resident(file.read()).peak
+            peak = max((each.peak for each in resident(pid)), default=0)
             tree = None if {"memory", "cpuacct", "pids"} <= held.keys() else Tree(pid)
         except (OSError, ValueError, IndexError) as error:
             if {"memory", "cpuacct"} <= held.keys():

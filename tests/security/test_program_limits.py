@@ -61,16 +61,21 @@ TMPFS = (
 )
 MEMORY = {"heap": HEAP, "shared": SHARED, "children": CHILDREN, "memfd": MEMFD, "tmpfs": TMPFS}
 
+DENIED = {
+    "memfd": b"OSError: [Errno 38] Function not implemented\n",
+    "shared": b"PermissionError: [Errno 1] Operation not permitted\n",
+}
+
 
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory(name: str, setting: Setting) -> None:
     if name in ("memfd", "tmpfs") and not setting.leaf and not setting.walls:
         return  # memory that no process has mapped is held by the walls, not by a look at /proc
     limits = changed(LIMITS, memory_bytes=64 * MIB)
-    if name == "memfd" and setting == Setting(leaf=False, walls=True):
-        denied = Supervised(walls=True, limits=limits).run(python(f"N=16\n{MEMFD}"))
+    if name in DENIED and setting == Setting(leaf=False, walls=True):
+        denied = Supervised(walls=True, limits=limits).run(python(f"N=16\n{MEMORY[name]}"))
         assert denied.exit_code == 1
-        assert denied.stderr.head.endswith(b"OSError: [Errno 38] Function not implemented\n")
+        assert denied.stderr.head.endswith(DENIED[name])
         return
     within = Supervised(leaf=setting.leaf, walls=setting.walls, limits=limits).run(
         python(f"N=16\n{MEMORY[name]}")
@@ -87,6 +92,39 @@ def test_memory(name: str, setting: Setting) -> None:
         assert answer.usage.memory_peak_bytes <= 65 * MIB
     else:
         assert answer.usage.memory_peak_bytes is None
+
+
+# Memory that a process would hide from whoever looks at it. The name it gives itself holds
+# something that separates lines for Python, and not for the kernel.
+_TOUCH = "b=bytearray(N<<20)\nfor i in range(0,len(b),4096): b[i]=1\ntime.sleep(0.3)\n"
+HIDDEN = {
+    "a name": (
+        "import ctypes,time\nassert not ctypes.CDLL(None).prctl(15,b'\\x1cVmHWM:x',0,0,0)\n"
+        f"{_TOUCH}print('had it')"
+    ),
+    "a first thread that ended": (
+        "import ctypes,os,threading,time\ndef hold():\n time.sleep(0.1)\n b=bytearray(N<<20)\n"
+        " for i in range(0,len(b),4096): b[i]=1\n time.sleep(0.3)\n"
+        " os.write(1,b'had it\\n'); os._exit(0)\n"
+        "threading.Thread(target=hold).start()\n"
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"
+    ),
+    # A page table for each byte that is read, of memory that is nowhere.
+    "page tables": (
+        "import mmap,time\nm=mmap.mmap(-1,N<<29,flags=0x4022,prot=1)\nm.madvise(15)\n"
+        "for i in range(0,N<<29,2<<20): m[i]\ntime.sleep(0.3)\nprint('had it')"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_memory_that_hides(name: str, setting: Setting) -> None:
+    limits = changed(LIMITS, memory_bytes=64 * MIB)
+    for mebibytes, limit, said in ((16, None, b"had it\n"), (200, "memory", b"")):
+        answer = Supervised(leaf=setting.leaf, walls=setting.walls, limits=limits).run(
+            python(f"N={mebibytes}\n{HIDDEN[name]}")
+        )
+        assert (answer.limit, answer.stdout.head) == (limit, said), answer.stderr.head
 
 
 def test_one_killed_child_ends_the_whole_tree() -> None:

@@ -74,10 +74,11 @@ def busy_worker(pid: int, cpu_ticks: int = 5) -> int | None:
     child = confined_child(pid)
     if child is None or int(status(child).get("Threads", "0")) < 2:
         return None
-    return child if _ticks(child) >= cpu_ticks else None
+    return child if spent_ticks(child) >= cpu_ticks else None
 
 
-def _ticks(pid: int) -> int:
+def spent_ticks(pid: int) -> int:
+    """Give the CPU time of a process, without its children, in clock ticks."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

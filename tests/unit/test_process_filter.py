@@ -186,6 +186,47 @@ def test_terminals_and_personalities(machine: str) -> None:
         assert got == (ALLOW if value in HARMLESS_PERSONALITIES else errno.EPERM)
 
 
+@pytest.mark.parametrize("machine", ARCHES)
+def test_watches_and_leases(machine: str) -> None:
+    program = filter_program(machine, ALL)
+    for command, high in product((*range(20), *range(1020, 1050)), HIGH):
+        wanted = errno.EPERM if command in (1024, 1026) else ALLOW
+        got = decide(program, ARCHES[machine], nr("fcntl", machine), 0, command | high)
+        assert got == wanted, command
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize("grants", [ALL, NONE])
+def test_mappings(machine: str, grants: Grants) -> None:
+    program = filter_program(machine, grants)
+    # Shared, private, shared and validated; then with a file, without, and with other flags.
+    for kind, more, high in product((1, 2, 3), (0, 0x20, 0x4020, 0x4000, 0x100020), HIGH):
+        ownerless = kind != 2 and more & 0x20
+        wanted: str | int = errno.EPERM if ownerless and not grants.ownerless_memory else ALLOW
+        arguments = (0, 4096, 3, kind | more | high)
+        assert decide(program, ARCHES[machine], nr("mmap", machine), *arguments) == wanted
+        huge = (0, 4096, 3, kind | more | high | 0x40000)
+        assert decide(program, ARCHES[machine], nr("mmap", machine), *huge) == errno.ENOMEM
+    for flags, high in product(range(16), HIGH):
+        wanted = errno.ENOMEM if flags & 4 else ALLOW
+        wanted = wanted if grants.ownerless_memory else errno.ENOSYS
+        got = decide(program, ARCHES[machine], nr("memfd_create", machine), 0, flags | high)
+        assert got == wanted, flags
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize(
+    "name",
+    ["prlimit64", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"],
+)
+def test_the_init_is_out_of_reach(machine: str, name: str) -> None:
+    program = filter_program(machine, ALL)
+    for process, high in product((0, 1, 2, 3, 1000, 0xFFFFFFFF), HIGH):
+        wanted = errno.EPERM if process == 1 else ALLOW
+        got = decide(program, ARCHES[machine], nr(name, machine), process | high, 1)
+        assert got == wanted, process
+
+
 def test_the_tables_name_each_call_once() -> None:
     judged = [*FORBIDDEN, *MISSING, *OWNERLESS_MEMORY]
     assert len(judged) == len(set(judged))

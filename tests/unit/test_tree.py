@@ -11,7 +11,7 @@ import pytest
 
 from beddel_cli.process import tree
 from beddel_cli.process.tree import ProcessStat, Resident, Tree, parse_resident, parse_share
-from tests.support.processes import wait_for
+from tests.support.processes import status, wait_for
 
 STAT = (
     "41 (a) b (c) R 40 41 41 0 -1 4194304 90 0 0 0 7 3 20 5 20 0 2 0 12345 2252800 200 "
@@ -19,7 +19,7 @@ STAT = (
 )
 STATUS = (
     "Name:\tVmHWM: 9\nVmHWM:\t    2048 kB\nVmRSS:\t 1500 kB\nRssAnon:\t 1000 kB\n"
-    "RssFile:\t 400 kB\nRssShmem:\t 100 kB\nThreads:\t1\n"
+    "RssFile:\t 400 kB\nRssShmem:\t 100 kB\nVmPTE:\t 8 kB\nThreads:\t1\n"
 )
 ROLLUP = (
     "55-7f ---p 00:00 0 [rollup]\nRss: 9 kB\nPss_Anon: 12 kB\nPss_File: 4 kB\nPss_Shmem: 3 kB\n"
@@ -40,8 +40,39 @@ def test_what_is_no_stat_line(text: str) -> None:
 
 
 def test_memory_of_a_process() -> None:
-    assert parse_resident(STATUS) == Resident(1000 << 10, 100 << 10, 2048 << 10)
-    assert parse_resident("Name:\tzombie\nState:\tZ (zombie)\n") == Resident(0, 0, 0)
+    assert parse_resident(STATUS) == Resident(1000 << 10, 100 << 10, 2048 << 10, 8 << 10)
+    assert parse_resident("Name:\tzombie\nState:\tZ (zombie)\n") == Resident(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "separator", ["\x0b", "\x0c", "\r", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"]
+)
+def test_a_name_is_one_line_whatever_is_in_it(separator: str) -> None:
+    status = STATUS.replace("Name:\t", f"Name:\t{separator}VmHWM:x{separator}VmPTE:")
+    assert parse_resident(status) == parse_resident(STATUS)
+
+
+def test_a_process_whose_first_thread_has_ended_still_has_its_memory() -> None:
+    code = (
+        "import ctypes,threading,time,os\nb=bytearray(40<<20)\n"
+        "threading.Thread(target=time.sleep,args=(60,)).start()\n"
+        # exit(2) of one thread: x86_64, aarch64
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"
+    )
+    process = start(code)
+    try:
+        wait_for(
+            lambda: (status(process.pid).get("State") or "").startswith("Z") or None,
+            what="the first thread to end",
+        )
+        assert "VmHWM" not in status(process.pid), "the case this is about"
+        (found,) = tree.resident(process.pid)
+        assert found.anonymous > 40 << 20
+        assert found.peak > found.anonymous
+    finally:
+        process.kill()
+        process.wait()
+    assert tree.resident(process.pid) == ()
 
 
 def test_share_of_a_process() -> None:

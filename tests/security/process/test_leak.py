@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+from beddel_cli.process.filter import NUMBERS
 from tests.security.process.conftest import Person, Run, command, source
 
 EVERYTHING = """
@@ -138,3 +142,61 @@ def test_a_terminal_is_its_own(behind: Run) -> None:
     without = behind(["/bin/sh", "-c", "test -t 0 || test -t 1 || echo none; : > /dev/tty"])
     assert without["stdout"] == "none\n"
     assert without["code"] != 0
+
+
+WATCH = """
+import fcntl, select
+number, folder = json.loads(sys.argv[1])
+seen = []
+signal.signal(40, lambda *_: seen.append("signal"))
+def notice():
+    watched = os.open(folder, os.O_RDONLY)
+    fcntl.fcntl(watched, 10, 40)
+    fcntl.fcntl(watched, 1026, 0x80000001)
+def watch():
+    # IN_OPEN | IN_ACCESS
+    if call(number["inotify_add_watch"], queue, folder.encode() + b"\\0", 0x21):
+        raise OSError(ctypes.get_errno(), "")
+queue = LIBC.syscall(number["inotify_init1"], os.O_NONBLOCK)
+made = 0 if queue >= 0 else ctypes.get_errno()
+found = {"inotify": made or attempt(watch), "dnotify": attempt(notice)}
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    seen.append(os.read(queue, 4096).hex())
+except OSError:
+    pass
+print(json.dumps({**found, "seen": seen}))
+"""
+READER = "import sys; open(sys.argv[1], 'rb').read(1)"
+
+
+def test_it_does_not_see_what_others_start(person: Person) -> None:
+    """The system's folders inside are the host's own."""
+    column = int(os.uname().machine == "aarch64")
+    numbers = {name: NUMBERS[name][column] for name in ("inotify_init1", "inotify_add_watch")}
+    code = ["/usr/bin/python3", "-c", source(WATCH), json.dumps([numbers, "/usr/bin"])]
+    behind = [sys.executable, "-P", "-m", "beddel_cli", "exec", "-q", "--profile", "high-security"]
+    found = {}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        if person.user is not None:
+            os.chown(home, person.user, person.user)
+        environ = {name: f"{home}/{name}" for name in ("BEDDEL_HOME", "BEDDEL_CACHE_DIR")}
+        for where, line in (("outside", code), ("inside", [*behind, "--", *code])):
+            process = subprocess.Popen(
+                line,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={"PATH": "/usr/bin:/bin", **environ},
+                cwd="/",
+                **person.options(),
+            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            subprocess.run(["/usr/bin/env", "true"], check=True)
+            out, _ = process.communicate("\n", timeout=60)
+            found[where] = json.loads(out)
+    assert found["outside"]["inotify"] == 0
+    assert b"env".hex() in found["outside"]["seen"][-1]
+    assert found["inside"] == {"inotify": errno.ENOSYS, "dnotify": errno.EPERM, "seen": []}

@@ -359,16 +359,78 @@ def test_the_rlimits_are_those_of_the_program(probe: Run) -> None:
     assert found["AS"] == [-1, -1], "reserving addresses is not using memory"
 
 
-def test_memory_of_no_process_is_gone_where_nothing_counts_it(probe: Run) -> None:
-    code = """
+OWNERLESS = """
+import mmap
+numbers = json.loads(sys.argv[1])
+def mapping(flags, path=None):
+    def make():
+        file = -1 if path is None else os.open(path, os.O_RDWR)
+        mmap.mmap(file, 4096, flags=flags)
+    return attempt(make)
 answers({
     "memfd": lambda: attempt(lambda: os.memfd_create("x")),
-    "segment": lambda: call(int(sys.argv[1]), 0, 4096, 0o1600),
+    "segment": lambda: call(numbers["shmget"], 0, 4096, 0o1600),
+    "semaphores": lambda: call(numbers["semget"], 0, 4, 0o1600),
+    "messages": lambda: call(numbers["msgget"], 0, 0o1600),
+    "shared": lambda: mapping(mmap.MAP_SHARED | mmap.MAP_ANONYMOUS),
+    "shared, validated": lambda: mapping(3 | mmap.MAP_ANONYMOUS),
+    "shared zeros": lambda: mapping(mmap.MAP_SHARED, "/dev/zero"),
+    "private": lambda: mapping(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS),
+    "a file": lambda: open("/tmp/x", "wb").write(bytes(4096)) and mapping(1, "/tmp/x"),
 })
 """
-    shmget = str(HERE["shmget"])
-    assert probe(code, shmget, counts_memory=False) == {
-        "memfd": errno.ENOSYS,
-        "segment": errno.ENOSYS,
+
+
+def test_memory_of_no_process_is_gone_where_nothing_counts_it(probe: Run) -> None:
+    import json
+
+    numbers = json.dumps({name: HERE[name] for name in ("shmget", "semget", "msgget")})
+    counted = probe(OWNERLESS, numbers, counts_memory=True)
+    # MAP_SHARED_VALIDATE is for files alone.
+    assert counted.pop("shared, validated") == errno.EINVAL
+    assert set(counted.values()) == {0}
+    assert probe(OWNERLESS, numbers, counts_memory=False) == {
+        **dict.fromkeys(("memfd", "segment", "semaphores", "messages"), errno.ENOSYS),
+        **dict.fromkeys(("shared", "shared, validated"), errno.EPERM),
+        "shared zeros": errno.EACCES,
+        "private": 0,
+        "a file": 0,
     }
-    assert probe(code, shmget, counts_memory=True) == {"memfd": 0, "segment": 0}
+
+
+INIT = """
+import resource
+def limit(pid, value):
+    return attempt(lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, value))
+answers({
+    "of itself": lambda: limit(0, (9, 9)),
+    "of the init": lambda: limit(1, (0, 0)),
+    "processors of itself": lambda: attempt(lambda: os.sched_setaffinity(0, {0})),
+    "processors of the init": lambda: attempt(lambda: os.sched_setaffinity(1, {0})),
+    "class of the init": lambda: attempt(
+        lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))
+    ),
+})
+"""
+
+
+def test_it_cannot_take_from_the_init_what_that_needs(probe: Run) -> None:
+    found = probe(INIT)
+    assert {name for name, number in found.items() if number} == {
+        "of the init",
+        "processors of the init",
+        "class of the init",
+    }
+    assert set(found.values()) == {0, errno.EPERM}
+
+
+def test_the_machines_terminals_are_not_for_one_program(probe: Run) -> None:
+    code = """
+held = []
+try:
+    while len(held) < 100:
+        held.append(os.openpty())
+except OSError as error:
+    print(json.dumps({"made": len(held), "errno": error.errno}))
+"""
+    assert probe(code, open_files=256) == {"made": 64, "errno": errno.ENOSPC}
