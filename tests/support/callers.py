@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ class Caller:
         user: their id; None for whoever runs the tests.
         home: where the command keeps its things, and where they work.
         profile: the strictest built-in profile that this machine lets them run programs under.
+        started: what `start` has started, killed in the end if it still runs.
     """
 
     user: int | None
     home: Home
     profile: str
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def work(self) -> Path:
@@ -74,9 +76,11 @@ class Caller:
     def start(self, *arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
         """Start `beddel-cli exec --profile … ARGUMENTS` and leave it running."""
         more.setdefault("env", self.environment())
-        return self.home.start(
+        run = self.home.start(
             "exec", "--profile", self.profile, *arguments, **(self.identity() | more)
         )
+        self.started.append(run)
+        return run
 
     def predicate(self) -> dict[str, Any]:
         """Give what the newest receipt says, once its signature is verified."""
@@ -102,6 +106,7 @@ class Caller:
 def caller(name: str) -> Iterator[Caller]:
     """Give one of `NAMES` with folders of their own, at a path that everybody may pass."""
     place = Path(tempfile.mkdtemp(prefix="caller-", dir="/var/tmp"))
+    found = None
     try:
         place.chmod(0o755)
         for each in ("home", "cache", "work", "person"):
@@ -115,4 +120,16 @@ def caller(name: str) -> Iterator[Caller]:
             found.own(place)
         yield found
     finally:
+        if found is not None:
+            for run in found.started:
+                _end(run)
         shutil.rmtree(place)
+
+
+def _end(run: subprocess.Popen[bytes]) -> None:
+    if run.poll() is None:
+        run.kill()
+        run.wait()
+    for stream in (run.stdin, run.stdout, run.stderr):
+        if stream is not None:
+            stream.close()

@@ -66,7 +66,8 @@ CASES = {
     ),
     "refused": sh("exit 0", 126, "limits", "--memory", "1GiB"),
 }
-ELSEWHERE = {"protection", "files", "sandbox-fault", "interrupted", "terminated"}
+# `processes` is an ending only where nothing but a look at /proc counts them: test_program_limits.
+ELSEWHERE = {"protection", "files", "sandbox-fault", "interrupted", "terminated", "processes"}
 OF_ISOLATES = {
     *("thrown", "syntax", "stack", "trap", "not-json", "unsettled", "unhandled", "fuel"),
     "worker-fault",
@@ -110,9 +111,20 @@ def test_ending(caller: Caller, name: str) -> None:
 def test_the_first_line_for_people_is_the_ending(caller: Caller, name: str) -> None:
     case = CASES[name]
     result = caller.exec(*case.options, "--", *case.command)
-    last = result.message[result.message.rindex("  exit ") - 60 :]
-    assert REASONS[case.reason][0] in last
-    assert f"  exit {case.exit_code}\n" in last
+    word = REASONS[case.reason][0]
+    program = "no-such-program" if name == "not found" else "sh"
+    assert f"{word}  {program}  exit {case.exit_code}" in result.message.splitlines()
+    assert not has_traceback(result)
+
+
+def test_a_share_of_a_cpu_is_a_budget_where_nothing_slows_it_down(caller: Caller) -> None:
+    """A cgroup slows a program down to its share; without one the share of the time is a limit."""
+    result = caller.sh(SPIN, "--json", "--cpus", "0.1", "--timeout", "3s")
+    assert result.returncode == 124, result.message
+    outcome = result.json["outcome"]
+    found = (outcome["reason"], outcome["limit"])
+    slowed = "cpu v" in caller.predicate()["runtime"]["sandbox"]["cgroup"]
+    assert found == (("wall", "timeout") if slowed else ("cpu", "cpus"))
 
 
 def test_a_script_needs_its_interpreter_and_its_mode(caller: Caller) -> None:
