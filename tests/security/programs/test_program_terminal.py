@@ -34,7 +34,7 @@ class Screen:
     def run(self, caller: Caller, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
         """Start a command at this terminal, as its session's leader."""
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), self.program) | more
-        run = subprocess.Popen(
+        run: subprocess.Popen[bytes] = subprocess.Popen(
             [*COMMAND, "exec", "-q", "--profile", caller.profile, *arguments],
             env=caller.environment(),
             cwd=caller.work,
