@@ -229,8 +229,8 @@ def test_results(caller: Caller) -> None:
     assert owner == {os.geteuid() if caller.user is None else caller.user}
     statement = caller.predicate()
     assert {item["path"] for item in statement["files"]} == set(LEFT)
-    for word in ("link", "pipe", "gone"):
-        assert word in result.message or "not taken" in result.message
+    assert "not taken: 2 things, first link: it is a symbolic link" in result.message
+    assert "deleted by it and still in the workspace: 1 thing\n" in result.message
 
 
 def test_results_without_a_workspace_and_after_a_failure(caller: Caller) -> None:

@@ -80,7 +80,7 @@ def test_every_figure_has_its_source(caller: Caller) -> None:
     assert usage["wallsSetup"]["ns"] > 0
     assert usage["disk"]["source"] == "kernel, statvfs at the end"
     if usage["anonymousPeak"] is not None:
-        assert "sampled" in usage["anonymousPeak"]["source"]
+        assert "sample" in usage["anonymousPeak"]["source"], "it says that it is a lower bound"
 
 
 def test_a_name_of_a_result_that_is_no_text(caller: Caller) -> None:
