@@ -309,3 +309,33 @@ def test_an_argument_that_is_no_text_is_a_usage_error(caller: Caller) -> None:
 def test_everybody_is_here() -> None:
     """Where root runs the tests, an ordinary user is among the callers."""
     assert ("ordinary" in callers.NAMES) == callers.AS_ROOT
+
+
+# ---- keys -----------------------------------------------------------------------------------
+
+
+def test_a_key_in_the_environment_signs_and_is_not_shown(caller: Caller) -> None:
+    assert caller.exec("--", "true").returncode == 0
+    pem = (caller.home.home / "keys" / "signing.pem").read_text("ascii")
+    environment = caller.environment(BEDDEL_SIGNING_KEY=pem, OTHER="1")
+    code = (
+        "import os\nfound = b''.join(open(f'/proc/{p}/environ', 'rb').read()"
+        " for p in os.listdir('/proc') if p.isdigit() and int(p) > 1)\n"
+        "print('PRIVATE' in str(os.environ), b'PRIVATE' in found, len(found) > 0)"
+    )
+    result = caller.python(code, env=environment)
+    assert result.stdout == b"False False True\n", result.message
+    assert caller.predicate()["key"]["origin"] == "environment"
+    result = caller.exec("--env", "BEDDEL_SIGNING_KEY", "--", "true", env=environment)
+    assert result.returncode == 125, result.message
+    assert "there is no such variable to pass on" in result.message
+    control = caller.exec("-q", "--env", "OTHER", "--", "printenv", "OTHER", env=environment)
+    assert control.stdout == b"1\n", control.message
+
+
+def test_bundle_and_predicate(caller: Caller) -> None:
+    bundle, predicate = caller.work / "b.json", caller.work / "p.json"
+    result = caller.exec("--bundle", bundle, "--predicate", predicate, "--", "true")
+    assert result.returncode == 0, result.message
+    assert caller.cli("verify", bundle).returncode == 0
+    assert json.loads(predicate.read_bytes()) == caller.predicate()

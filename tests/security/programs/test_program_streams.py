@@ -212,3 +212,16 @@ def test_the_stdin_of_a_job_is_its_input_and_not_the_callers(caller: Caller) -> 
     assert (result.returncode, result.stdout) == (0, b""), result.message
     result = caller.cli("run", "-q", "--profile", caller.profile, job, "--set", 'input.a="é\\n"')
     assert (result.returncode, result.stdout) == (0, '{"a":"é\\n"}'.encode()), result.message
+
+
+def test_input_and_settings_of_a_command_are_its_standard_input(caller: Caller) -> None:
+    given = caller.folder("in", file__json=b'{"a": [1, 2]}') / "file.json"
+    result = caller.exec("--input", given, "--set", "input.b=3", "--", "cat", input=b"not this")
+    assert result.stdout == b'{"a":[1,2],"b":3}', result.message
+    assert "input" in {item["name"] for item in caller.predicate()["resolvedDependencies"]}
+
+
+def test_a_job_from_standard_input(caller: Caller) -> None:
+    job = b'{"beddel": 1, "id": "j", "runtime": "process", "command": ["cat"], "input": [1]}'
+    result = caller.cli("run", "-q", "--profile", caller.profile, "-", input=job)
+    assert (result.returncode, result.stdout) == (0, b"[1]"), result.message
