@@ -18,6 +18,7 @@ from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
     from beddel_cli.execution import Asked, Execution, Runtime
@@ -388,12 +389,14 @@ def _left_behind(execution: Execution | None) -> tuple[str, ...]:
     if collected.skipped:
         first = collected.skipped[0]
         name = first.path.decode("utf-8", "backslashreplace")
-        found.append(
-            f"{len(collected.skipped)} things were not taken, first {name}: {first.reason}"
-        )
+        found.append(f"not taken: {_many(collected.skipped)}, first {name}: {first.reason}")
     if collected.deleted:
-        found.append(f"{len(collected.deleted)} files it deleted are still in the workspace")
+        found.append(f"deleted by it and still in the workspace: {_many(collected.deleted)}")
     return tuple(found)
+
+
+def _many(things: Sequence[object]) -> str:
+    return f"{len(things)} thing" + ("" if len(things) == 1 else "s")
 
 
 def _utc(time: int) -> str:

@@ -48,7 +48,7 @@ def test_no_way_out() -> None:
     found = json.loads(ended.stdout)
     assert len(found) == 12
     assert "WORKED" not in found.values()
-    assert found["reach 192.0.2.1"] == "ENETUNREACH"
+    assert found["a way to 192.0.2.1"] == found["a way to 2001:db8::1"] == "ENETUNREACH"
 
 
 def test_fork_bomb() -> None:

@@ -134,6 +134,11 @@ _PROBES: dict[str, Callable[[], str | None]] = {
 }
 
 
+def has(name: str) -> bool:
+    """Tell whether this machine has a capability."""
+    return _PROBES[name]() is None
+
+
 def require(name: str) -> None:
     """Go on only where this machine has a capability: skip with the reason, or fail in CI."""
     reason = _PROBES[name]()

@@ -66,6 +66,13 @@ def confined_child(pid: int) -> int | None:
     return None
 
 
+def confined(pid: int) -> list[int]:
+    """Give the children of a supervisor of programs that have started a child of their own."""
+    return [
+        child for child in children(pid) if status(child).get("Seccomp") == "2" and children(child)
+    ]
+
+
 def busy_worker(pid: int, cpu_ticks: int = 5) -> int | None:
     """Give the worker of a supervisor once it has computed for a while, None until then.
 
