@@ -122,4 +122,4 @@ class Execution:
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, as KeyboardInterrupt is none."""
+    """SIGTERM or SIGHUP arrived. Not an Exception, as KeyboardInterrupt is none."""

@@ -168,9 +168,9 @@ def refused(error: RefusedError) -> Outcome:
 
 
 def interrupted(reason: str) -> Outcome:
-    """Give the outcome of a run ended by Ctrl-C (`interrupted`) or SIGTERM (`terminated`)."""
+    """Give the outcome of a run ended by Ctrl-C (`interrupted`) or SIGTERM or SIGHUP (`terminated`)."""
     status, code, _ = REASONS[reason]
-    words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by SIGTERM"}
+    words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by a signal"}
     return Outcome(status, reason, code, message=words[reason])
 
 

@@ -30,8 +30,9 @@ def program_rows(run: Finished) -> list[tuple[str, str]]:
     ]
     if run.collected is not None:
         rows.append(("files", _files(run, run.collected)))
-    if answer.killed:
-        rows.append(("ended", "SIGTERM was not enough: killed after 800 ms"))
+    # Where memory ran out the kernel kills at once; elsewhere SIGTERM came first.
+    if answer.killed and answer.limit != "memory":
+        rows.append(("ended", "SIGTERM was not enough: it took SIGKILL"))
     return rows
 
 

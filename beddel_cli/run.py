@@ -109,6 +109,7 @@ def _listen_to_signals() -> None:
     # The built-in module underneath `signal`, which itself imports `enum`: 3 ms.
     from _signal import (  # type: ignore[import-not-found]
         SIG_IGN,
+        SIGHUP,
         SIGINT,
         SIGTERM,
         getsignal,
@@ -116,7 +117,7 @@ def _listen_to_signals() -> None:
     )
 
     # Where a signal is ignored already (nohup, `&` of a shell), it stays so.
-    for number in (SIGINT, SIGTERM):
+    for number in (SIGINT, SIGTERM, SIGHUP):
         if getsignal(number) != SIG_IGN:
             signal(number, _stop)
 
@@ -157,10 +158,10 @@ def _run_in(
 
 def _ignore_signals() -> None:
     """From here on the ending is known, and a signal must not cost its receipt."""
-    from _signal import SIG_IGN, SIGINT, SIGTERM, signal
+    from _signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, signal
 
     _stopped.append(0)
-    for number in (SIGINT, SIGTERM):
+    for number in (SIGINT, SIGTERM, SIGHUP):
         signal(number, SIG_IGN)
 
 

@@ -59,7 +59,7 @@ def _run(what: tuple[str, str | None, tuple[str, ...]], values: Values, started_
     except KeyboardInterrupt:
         return _print_error(_Stopped("interrupted before the job started", 130), values)
     except Terminated:
-        return _print_error(_Stopped("ended by SIGTERM before the job started", 143), values)
+        return _print_error(_Stopped("ended by a signal before the job started", 143), values)
     return _print_run(finished, values)
 
 
@@ -198,10 +198,10 @@ def in_github_actions() -> bool:
 
 
 def _print_run(finished: Finished, values: Values) -> int:
-    from _signal import SIG_DFL, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]
+    from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]
 
     # The receipt is on disk. Whoever does not read what we print must not make us unstoppable.
-    for number in (SIGINT, SIGTERM):
+    for number in (SIGINT, SIGTERM, SIGHUP):
         signal(number, SIG_DFL)
 
     note = _note(finished, values)

@@ -182,7 +182,11 @@ def test_the_same_as_json(home: Home, name: str) -> None:
 
 # ---- signals --------------------------------------------------------------------------------
 
-SIGNALS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
+SIGNALS = {
+    signal.SIGINT: ("interrupted", 130),
+    signal.SIGTERM: ("terminated", 143),
+    signal.SIGHUP: ("terminated", 143),
+}
 
 
 def _ended(run: subprocess.Popen[bytes], seconds: float = 20) -> Result:

@@ -141,7 +141,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "program_outcome": {"limits", "outcome", "record"},
     "program_run": {
-        *("errors", "execution", "files", "home", "job", "receipt"),
+        *("dsse", "errors", "execution", "files", "home", "job", "receipt"),
         *("program_host", "program_outcome", "program_request"),
         *("process.cgroup", "process.collect", "process.collect_rules", "process.launch"),
         *("process.mount_sources", "process.outer_terminal", "process.signals"),
