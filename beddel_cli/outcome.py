@@ -168,7 +168,7 @@ def refused(error: RefusedError) -> Outcome:
 
 
 def interrupted(reason: str) -> Outcome:
-    """Give the outcome of a run ended by Ctrl-C (`interrupted`) or SIGTERM or SIGHUP (`terminated`)."""
+    """Give the outcome of a run that Ctrl-C (`interrupted`) or another signal (`terminated`) ended."""
     status, code, _ = REASONS[reason]
     words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by a signal"}
     return Outcome(status, reason, code, message=words[reason])
