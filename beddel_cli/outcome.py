@@ -168,7 +168,7 @@ def refused(error: RefusedError) -> Outcome:
 
 
 def interrupted(reason: str) -> Outcome:
-    """Give the outcome of a run that Ctrl-C (`interrupted`) or another signal (`terminated`) ended."""
+    """Give the outcome of a run ended by Ctrl-C (`interrupted`) or a signal (`terminated`)."""
     status, code, _ = REASONS[reason]
     words = {"interrupted": "interrupted by Ctrl-C", "terminated": "ended by a signal"}
     return Outcome(status, reason, code, message=words[reason])
