@@ -9,6 +9,10 @@ from types import ModuleType
 
 import pytest
 
+# Before anything loads the bare parser: PyYAML's C module can be bound to one set of classes only,
+# and tests compare what we read with what the whole package makes of it.
+import yaml  # noqa: F401
+
 # Tests import each other as `tests.…`. Putting the checkout on the path for that would hide the
 # installed package behind one that holds no guest, so only this folder gets a name.
 if "tests" not in sys.modules:
