@@ -158,9 +158,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 @pytest.fixture
 def reach(tmp_path: Path) -> Iterator[Reach]:
     """A job's folder, one that is allowed, and one that is neither."""
-    for name in ("job/data", "shared/data", "other/data"):
+    for name in ("job/data", "lent/data", "other/data"):
         (tmp_path / name).mkdir(parents=True)
-    own, allowed = (str(tmp_path / name) for name in ("job", "shared"))
+    own, allowed = (str(tmp_path / name) for name in ("job", "lent"))
     fds = [os.open(path, os.O_PATH) for path in (own, allowed)]
     yield Reach((own, fds[0]), ((allowed, fds[1]),))
     for fd in fds:
@@ -168,14 +168,14 @@ def reach(tmp_path: Path) -> Iterator[Reach]:
 
 
 def test_a_job_names_what_lies_within_its_reach(tmp_path: Path, reach: Reach) -> None:
-    (tmp_path / "job" / "to-shared").symlink_to("../shared/data")
-    (tmp_path / "shared" / "to-job").symlink_to("../job/data")
-    for good in ("data", "./data", str(tmp_path / "job"), "to-shared", "../shared/data"):
+    (tmp_path / "job" / "to-lent").symlink_to("../lent/data")
+    (tmp_path / "lent" / "to-job").symlink_to("../job/data")
+    for good in ("data", "./data", str(tmp_path / "job"), "to-lent", "../lent/data"):
         opened([by_job(good)], reach=reach).__exit__()
-    for good in ("to-shared", str(tmp_path / "shared" / "data")):
+    for good in ("to-lent", str(tmp_path / "lent" / "data")):
         opened([by_job(good, "rw")], reach=reach).__exit__()
     # The job's folder by way of one that may be changed is still the job's folder.
-    for bad in ("data", "../shared/to-job"):
+    for bad in ("data", "../lent/to-job"):
         found = "the job's folder, which a job may read and not change"
         assert refusal(by_job(bad, "rw"), (), reach) == found
 
@@ -193,7 +193,7 @@ def test_a_job_names_nothing_else(tmp_path: Path, reach: Reach) -> None:
 
 
 def test_writing_back_into_a_jobs_workspace_needs_permission(tmp_path: Path, reach: Reach) -> None:
-    for source, good in (("data", False), ("../shared/data", True)):
+    for source, good in (("data", False), ("../lent/data", True)):
         workspace = by_job(source, "overlay", "/workspace")
         open_sources(workspace, [], (), reach).__exit__()
         if good:
