@@ -8,6 +8,7 @@ run is the runtime's: `javascript_run` or `program_run`.
 from __future__ import annotations
 
 import os
+import sys
 from time import gmtime, monotonic_ns, process_time_ns, strftime, time_ns
 
 from beddel_cli import __version__
@@ -19,6 +20,7 @@ from beddel_cli.record import changed, record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from sys import UnraisableHookArgs
     from types import FrameType
 
     from beddel_cli.execution import Asked, Execution, Runtime
@@ -116,6 +118,7 @@ def _listen_to_signals() -> None:
         signal,
     )
 
+    sys.unraisablehook = _heed_later
     # Where a signal is ignored already (nohup, `&` of a shell), it stays so.
     for number in (SIGINT, SIGTERM, SIGHUP):
         if getsignal(number) != SIG_IGN:
@@ -133,6 +136,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
         return
     _stopped.append(number)
     raise KeyboardInterrupt if number == SIGINT else Terminated
+
+
+def _heed_later(unraisable: UnraisableHookArgs) -> None:
+    """Keep quiet about a stop raised where Python cannot pass it on; `_heed_lost_stop` asks."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt | Terminated):
+        sys.__unraisablehook__(unraisable)
+
+
+def _heed_lost_stop() -> None:
+    """Stop now if a signal was told to a callback of the interpreter, which could not stop."""
+    from _signal import SIGINT
+
+    if _stopped:
+        raise KeyboardInterrupt if _stopped[0] == SIGINT else Terminated
 
 
 def _run_in(
@@ -230,6 +247,7 @@ def _plan_and_run(
         return _Ending(job, profile, runtime, host, outcome, refusal=error)
     execution = None
     try:
+        _heed_lost_stop()
         execution = runtime.execute(job, plan, asked)
         outcome = execution.outcome
         _ignore_signals()

@@ -283,7 +283,9 @@ def test_signal_at_any_time(home: Home, number: signal.Signals) -> None:
             assert len(home.receipts()) == before + 1
             assert home.predicate()["outcome"]["reason"] == "ok"
         elif len(home.receipts()) > before:
-            assert home.predicate()["outcome"]["reason"] == SIGNALS[number][0]
+            # While the summary is printed, the system ends the process; the receipt stands by then.
+            allowed_reasons = {SIGNALS[number][0], *(["ok"] if result.returncode < 0 else [])}
+            assert home.predicate()["outcome"]["reason"] in allowed_reasons
     assert len(endings) > 1
     assert not [path for path in home.files() if path.endswith((".tmp", "~"))]
     assert all(path.name.endswith(".dsse.json") for path in (home.home / "receipts").iterdir())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from beddel_cli import run
+from beddel_cli.execution import Terminated
 from beddel_cli.key_environment import Secrets
 from beddel_cli.keys import generate_key, load_public_key
 from tests.support.cli import Home
@@ -100,3 +106,24 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     shown = repr(Secrets("PEM", "passphrase"))
     assert "PEM" not in shown
     assert "passphrase" not in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "stop"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_told_to_a_callback_stops_the_run_before_its_job(
+    number: int, stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a handler raises in a weak reference's callback, say, Python prints and forgets."""
+    monkeypatch.setattr(run, "_stopped", [])
+    run._heed_lost_stop()
+    monkeypatch.setattr(run, "_stopped", [number])
+    with pytest.raises(stop):
+        run._heed_lost_stop()
+    told: list[object] = []
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    run._heed_later(cast(Any, SimpleNamespace(exc_value=stop())))
+    assert told == []
+    other = cast(Any, SimpleNamespace(exc_value=OSError()))
+    run._heed_later(other)
+    assert told == [other]
