@@ -26,7 +26,7 @@ _BORN = struct.Struct("<BiQ?")
 _FAILED = struct.Struct("<Bi32s")
 _READY = struct.Struct("<B8i?QQ")
 _EVENT = struct.Struct("<BiiQ")
-_NUMBERS = struct.Struct("<11QIII")
+_NUMBERS = struct.Struct("<11QIIII")
 _NOT_TRIED = -1
 
 
@@ -173,6 +173,7 @@ def pack_request(request: Request) -> bytes:
         request.workspace_writable | request.counts_memory << 1,
         len(request.arguments),
         len(request.environment),
+        len(shown),
     )
     texts = [*request.arguments]
     for name, value in request.environment:
@@ -196,10 +197,10 @@ def parse_request(data: bytes) -> Request:
     except struct.error:
         raise MessageError(f"request of {len(data)} bytes") from None
     texts = _texts(data, _NUMBERS.size)
-    has_terminal, has_workspace, flags, argument_count, variable_count = numbers[9:]
+    has_terminal, has_workspace, flags, argument_count, variable_count, count = numbers[9:]
     arguments, rest = texts[:argument_count], texts[argument_count:]
     variables, rest = rest[: 2 * variable_count], rest[2 * variable_count :]
-    if not rest or len(rest) % 3 != 1:
+    if len(rest) != 1 + 3 * count or (has_workspace and not count):
         raise MessageError("request whose parts do not add up")
     shown = [
         Shown(
