@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from beddel_cli.json_strict import first_value
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -29,9 +31,6 @@ class Definitions:
     """
 
     def __init__(self) -> None:
-        from json import JSONDecoder
-
-        self._decoder = JSONDecoder()
         self._text = whole().decode("utf-8")
         self._known: dict[str, dict[str, Any]] = {}
 
@@ -44,7 +43,7 @@ class Definitions:
         if name not in self._known:
             # The members of $defs, and nothing else in the file, are indented by four.
             start = f'\n    "{name}": '
-            found, _ = self._decoder.raw_decode(self._text, self._text.index(start) + len(start))
+            found, _ = first_value(self._text, self._text.index(start) + len(start))
             self._known[name] = found
         return self._known[name]
 

@@ -30,7 +30,6 @@ _OTHER_ERRORS = {
     "serializer": "SerializerError",
     "representer": "RepresenterError",
 }
-_NEEDED = ("error", "tokens", "events", "nodes")
 
 
 class YamlSyntaxError(Exception):
@@ -93,19 +92,19 @@ def _whole_package() -> tuple[Any, Any]:
 
 
 def _bare_parser() -> tuple[Any, Any]:
-    from importlib import import_module
-    from importlib.machinery import PathFinder
-    from types import ModuleType
+    # What `importlib.machinery` and `types` give names to; both take a millisecond to import.
+    from _frozen_importlib_external import PathFinder
 
     spec = PathFinder.find_spec("yaml")
     if spec is None or spec.submodule_search_locations is None:
         raise ImportError("PyYAML is not installed")
-    package = ModuleType("yaml")
+    package: Any = type(sys)("yaml")
     package.__path__ = list(spec.submodule_search_locations)
     package.__spec__ = spec
     sys.modules["yaml"] = package
-    for name in _NEEDED:
-        module = import_module(f"yaml.{name}")
+    from yaml import error, events, nodes, tokens
+
+    for module in (error, tokens, events, nodes):
         package.__dict__.update(
             {key: value for key, value in vars(module).items() if key[:1] != "_"}
         )
@@ -115,7 +114,9 @@ def _bare_parser() -> tuple[Any, Any]:
     ):
         for module_name, error_name in names.items():
             _add_stand_in(package, module_name, error_name, base)
-    return import_module("yaml._yaml").CParser, package
+    from yaml._yaml import CParser
+
+    return CParser, package
 
 
 def _add_stand_in(package: ModuleType, module_name: str, error_name: str, base: Any) -> None:

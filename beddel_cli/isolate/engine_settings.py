@@ -63,7 +63,8 @@ def library_folder() -> str:
     Raises:
         GuestError: wasmtime is not installed.
     """
-    from importlib.machinery import PathFinder
+    # As `importlib.machinery` names it, which takes a millisecond to import.
+    from _frozen_importlib_external import PathFinder
 
     spec = PathFinder.find_spec("wasmtime")
     if spec is None or not spec.submodule_search_locations:

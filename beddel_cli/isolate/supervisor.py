@@ -441,7 +441,7 @@ def _added_filters(status: dict[str, str]) -> int | None:
 
 def _read_text(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return None

@@ -32,6 +32,19 @@ def test_samples_and_profiles_come_with_the_package() -> None:
         assert len(list((PACKAGE / folder).glob("*.yaml"))) >= least
 
 
+def test_the_installed_command_brings_in_nothing_that_a_run_does_not_use(home: Home) -> None:
+    command = Path(sys.executable).parent / "beddel-cli"
+    run = [str(command), "run", str(PACKAGE / "samples" / "order-totals.yaml"), "-q"]
+    # The first run of a home makes its key, which takes `cryptography`.
+    subprocess.run(run, capture_output=True, env=home.environment(), check=True)
+    told = home.environment(PYTHONPROFILEIMPORTTIME="1")
+    done = subprocess.run(run, capture_output=True, env=told, check=True, text=True)
+    brought_in = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "beddel_cli.run" in brought_in
+    # What an installer of entry points may import before anything of ours.
+    assert not brought_in & {"re", "enum", "importlib.metadata"}
+
+
 def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(
     tmp_path: Path, home: Home
 ) -> None:

@@ -94,7 +94,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"1 2", "f:1:3: not valid JSON: extra data"),
     (b"'a'", "f:1:1: not valid JSON: expecting value"),
     (b'"a\nb"', "f:1:3: not valid JSON: invalid control character at"),
-    (b"\xef\xbb\xbf1", "f:1:1: not valid JSON: unexpected UTF-8 BOM (decode using utf-8-sig)"),
+    (b"\xef\xbb\xbf1", "f:1:1: not valid JSON: it begins with a byte order mark"),
     (b"[1,\n\xff]", "f:2:1: not valid UTF-8"),
     ("1".encode("utf-16"), "f:1:1: not valid UTF-8"),
     (b"\xed\xa0\x80", "f:1:1: not valid UTF-8"),
