@@ -95,7 +95,7 @@ def check(data: bytes, request: Request) -> None:
     assert report.memory_bytes <= request.memory_bytes
     assert report.fuel_used <= request.fuel
     assert report.ending in (0, 1, 2)
-    assert report.status <= 7
+    assert report.status <= 8
     assert report.ending != 0 or report.trap_code == NO_TRAP_CODE
     if report.output_total_bytes <= request.output_bytes:
         assert len(report.output) == report.output_total_bytes
