@@ -45,6 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "keys": {*BOTTOM, "home", "signing"},
     "key_environment": BOTTOM,
     "dsse": BOTTOM,
+    "merkle": {"errors"},
+    "checkpoint": {*BOTTOM, "merkle"},
+    "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
     "verify": {*BOTTOM, "dsse", "json_strict"},
     "job": {
         *BOTTOM,
