@@ -2,7 +2,8 @@
 
 Two entries stand for one run: `run.started`, written before anything of the job runs, and
 `run.finished`, which holds the SHA-256 of the receipt's payload. The receipt in turn names its log
-and the index of `run.started`, so neither can be exchanged without the other noticing.
+and the index of `run.started`, so neither can be exchanged without the other noticing. A run that
+beddel gave up before it had anything to sign ends in `run.abandoned`; one that was killed, in none.
 
 An entry is canonical JSON (sorted keys, no spaces). Like a receipt it holds digests and names,
 never inputs, outputs or values of the environment.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from beddel_cli.checkpoint import ProvenEntry
 
 FORMAT = "beddel-log/v1"
-STARTED, FINISHED = "run.started", "run.finished"
+STARTED, FINISHED, ABANDONED = "run.started", "run.finished", "run.abandoned"
 MAX_ENTRY_BYTES = 64 * 1024
 
 
@@ -31,10 +32,10 @@ class Entry:
     """A parsed entry.
 
     Attributes:
-        event: `run.started`, `run.finished`, or one that is not known here.
+        event: `run.started`, `run.finished`, `run.abandoned`, or one that is not known here.
         at: when it was written, by this machine's clock: RFC 3339, UTC.
         run_id: None where the event is not one of a run.
-        started: of `run.finished`, the index of its `run.started`.
+        started: of an end, the index of its `run.started`.
         receipt_sha256: of `run.finished`, the digest of the receipt's payload.
         members: everything it says.
     """
@@ -108,6 +109,16 @@ def finished_entry(
     )
 
 
+def abandoned_entry(*, at: str, run_id: str, tenant: str, started: int, reason: str) -> bytes:
+    """Give the entry of a run that came to no receipt.
+
+    Args:
+        started: index of its `run.started`.
+        reason: the code word of what went wrong.
+    """
+    return _entry(ABANDONED, at, runId=run_id, tenant=tenant, started=started, reason=reason)
+
+
 def parse_entry(data: bytes) -> Entry:
     """Read an entry.
 
@@ -117,12 +128,14 @@ def parse_entry(data: bytes) -> Entry:
     members = _members(data)
     event, run_id = members["event"], members.get("runId")
     started = receipt = None
-    if event in (STARTED, FINISHED) and not isinstance(run_id, str):
+    if event in (STARTED, FINISHED, ABANDONED) and not isinstance(run_id, str):
         raise _malformed(f"a {event} without a run id")
-    if event == FINISHED:
-        started, receipt = members.get("started"), members.get("receipt")
+    if event in (FINISHED, ABANDONED):
+        started = members.get("started")
         if type(started) is not int or started < 0:
-            raise _malformed("a run.finished that does not say which run.started it ends")
+            raise _malformed(f"a {event} that does not say which run.started it ends")
+    if event == FINISHED:
+        receipt = members.get("receipt")
         receipt = receipt.get("sha256") if isinstance(receipt, dict) else None
         if not isinstance(receipt, str):
             raise _malformed("a run.finished without the digest of a receipt")

@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "merkle": {"errors"},
     "checkpoint": {*BOTTOM, "merkle"},
     "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
+    "ledger": {*BOTTOM, "checkpoint", "home", "merkle"},
+    "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
     "verify": {*BOTTOM, "dsse", "json_strict"},
     "job": {
         *BOTTOM,
