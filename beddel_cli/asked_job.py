@@ -36,6 +36,7 @@ def check_outputs(asked: Asked, job: Job) -> None:
     taken = {os.path.realpath(path): what for what, path in inputs if path and path != "-"}
     for flag, path in (
         ("--receipt", asked.receipt),
+        ("--receipt (its proof)", asked.proof),
         ("--bundle", asked.bundle),
         ("--predicate", asked.predicate),
         ("--heap-snapshot", asked.heap_snapshot),

@@ -117,6 +117,12 @@ class ReceiptWriteError(BeddelError):
     code = "write"
 
 
+class LedgerError(BeddelError):
+    """The log cannot be opened, read or added to."""
+
+    code = "log"
+
+
 class GuestError(BeddelError):
     """The installed guest or engine cannot be used."""
 

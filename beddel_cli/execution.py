@@ -58,6 +58,9 @@ if TYPE_CHECKING:
             """End and reap every process of it."""
 
 
+PROOF_SUFFIX = ".tlog-proof"
+
+
 @record
 class Asked:
     """What the command line asks for.
@@ -100,6 +103,11 @@ class Asked:
     escape_stdout: bool = False
     escape_stderr: bool = False
     step_log: bool = False
+
+    @property
+    def proof(self) -> str | None:
+        """The path of the receipt's proof; None where the home has both."""
+        return None if self.receipt is None else self.receipt + PROOF_SUFFIX
 
 
 @record

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 PRIVATE_NAME = "signing.pem"
 PUBLIC_NAME = "signing.pub.pem"
+LOG_PRIVATE_NAME = "log.pem"
+LOG_PUBLIC_NAME = "log.pub.pem"
 MAX_KEY_BYTES = 64 * 1024
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -75,6 +77,11 @@ class SigningKey:
         """
         signature = self.private.sign(message)
         return with_low_s(signature) if self.kind == "p256" else signature
+
+    @property
+    def public_raw(self) -> bytes:
+        """The 32 bytes of an Ed25519 public key."""
+        return self.private.spki[-32:]
 
     def __repr__(self) -> str:
         return f"SigningKey({self.key_id}, {self.kind}, {self.origin})"
@@ -195,6 +202,27 @@ def load_signing_key(
         raise _no_key(home) from None
 
 
+def load_log_key(
+    home: str, *, passphrase: str | None = None, prompt: Callable[[str], str] | None = None
+) -> SigningKey:
+    """Give the key that signs the checkpoints of this home's logs, made if there is none.
+
+    Raises:
+        SigningKeyError: it is not one to be used.
+        HomeError: the home folder is not safe to use.
+    """
+    names = (LOG_PRIVATE_NAME, LOG_PUBLIC_NAME)
+    with open_folder(home) as folder, folder.child("keys") as keys:
+        key = _home_key(keys, passphrase, prompt, require_key=False, kind="ed25519", names=names)
+    if key.kind != "ed25519":
+        raise SigningKeyError(
+            f"{key.path!r} is of a kind that checkpoints are not signed with",
+            expected="Ed25519",
+            got=key.kind,
+        )
+    return key
+
+
 def show_key(home: str) -> KeyInfo:
     """Say which key a home folder holds. Asks for no passphrase.
 
@@ -229,6 +257,15 @@ def show_key(home: str) -> KeyInfo:
     return KeyInfo(public.key_id, public.kind, "home", encrypted, path, public_path, public.pem)
 
 
+def local_log_keys(home: str) -> tuple[PublicKey, ...]:
+    """Give the public keys this user's own logs verify with: none if no key was made yet.
+
+    Raises:
+        HomeError, SigningKeyError, UnverifiableError: as for `local_public_keys`.
+    """
+    return _local_keys(home, LOG_PUBLIC_NAME)
+
+
 def local_public_keys(home: str) -> tuple[PublicKey, ...]:
     """Give the public keys this user's own receipts verify with: none if no key was made yet.
 
@@ -237,12 +274,16 @@ def local_public_keys(home: str) -> tuple[PublicKey, ...]:
         SigningKeyError: the public key's file is not safe to use.
         UnverifiableError: it holds something else.
     """
+    return _local_keys(home, PUBLIC_NAME)
+
+
+def _local_keys(home: str, name: str) -> tuple[PublicKey, ...]:
     try:
         with (
             open_folder(home, create=False) as folder,
             folder.child("keys", create=False) as keys,
         ):
-            public = _home_public_key(keys)
+            public = _home_public_key(keys, name)
     except NoFolderError:
         return ()
     return () if public is None else (public,)
@@ -292,23 +333,25 @@ def _home_key(
     *,
     require_key: bool,
     kind: Kind = "p256",
+    names: tuple[str, str] = (PRIVATE_NAME, PUBLIC_NAME),
 ) -> SigningKey:
-    path = os.path.join(keys.path, PRIVATE_NAME)
-    pem = _read_home_file(keys, PRIVATE_NAME, secret=True)
+    private_name, public_name = names
+    path = os.path.join(keys.path, private_name)
+    pem = _read_home_file(keys, private_name, secret=True)
     created = False
     if pem is None:
         if require_key:
             raise _no_key(os.path.dirname(keys.path))
         made = generate_key(kind, passphrase)
         try:
-            created = create_once(keys.fd, PRIVATE_NAME, made, 0o600)
+            created = create_once(keys.fd, private_name, made, 0o600)
         except OSError as error:
             raise _cannot_write(path, error) from error
         # Whoever was first, the key in use is the one on disk.
-        pem = _read_home_file(keys, PRIVATE_NAME, secret=True)
+        pem = _read_home_file(keys, private_name, secret=True)
         if pem is None:
             raise SigningKeyError(f"{path!r} was removed right after it was made")
-    public_path = os.path.join(keys.path, PUBLIC_NAME)
+    public_path = os.path.join(keys.path, public_name)
     key = _open_key(
         pem,
         f"key file {path!r}",
@@ -318,16 +361,16 @@ def _home_key(
         path=path,
         public_path=public_path,
     )
-    if _read_home_file(keys, PUBLIC_NAME, secret=False) != key.public_pem:
+    if _read_home_file(keys, public_name, secret=False) != key.public_pem:
         try:
-            replace(keys.fd, PUBLIC_NAME, key.public_pem, 0o644)
+            replace(keys.fd, public_name, key.public_pem, 0o644)
         except OSError as error:
             raise _cannot_write(public_path, error) from error
     return key
 
 
-def _home_public_key(keys: Folder) -> PublicKey | None:
-    pem = _read_home_file(keys, PUBLIC_NAME, secret=False)
+def _home_public_key(keys: Folder, name: str = PUBLIC_NAME) -> PublicKey | None:
+    pem = _read_home_file(keys, name, secret=False)
     return None if pem is None else load_public_key(pem)
 
 

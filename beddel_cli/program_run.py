@@ -230,6 +230,7 @@ def _check_outputs(opened: Opened | None, asked: Asked) -> None:
 
     outputs = (
         ("--receipt", asked.receipt),
+        ("--receipt (its proof)", asked.proof),
         ("--bundle", asked.bundle),
         ("--predicate", asked.predicate),
     )

@@ -90,6 +90,7 @@ class Run:
         clock_us, seed: what the guest was started with; None when it was not.
         plan: None when the run was refused.
         refusal: why it was, else None.
+        log_origin, log_index: where the log has the run's start.
         wall_ns: supervisor's clock, from its start to the signing of this.
         cpu_ns: the supervisor's own CPU time until then.
     """
@@ -117,6 +118,8 @@ class Run:
     snapshot_bytes: int | None
     key_id: str
     key_origin: str
+    log_origin: str
+    log_index: int
     wall_ns: int
     cpu_ns: int
 
@@ -219,7 +222,7 @@ def _predicate(run: Run) -> dict[str, Any]:
             "kernel": run.host.kernel,
         },
         "key": {"id": run.key_id, "origin": run.key_origin},
-        "log": None,
+        "log": {"origin": run.log_origin, "index": run.log_index},
     }
 
 

@@ -1,8 +1,8 @@
 """One run, from its first effect to its last. This page is the order; every step is elsewhere.
 
-fork what will hold the job → read the job → read the profile → get the key → hear from the fork and
-look at it from outside → plan or refuse → run → judge → sign → write. What is forked and how it is
-run is the runtime's: `javascript_run` or `program_run`.
+fork what will hold the job → read the job → read the profile → get the keys → log the start →
+hear from the fork and look at it from outside → plan or refuse → run → judge → sign → log the end
+→ write. What is forked and how it is run is the runtime's: `javascript_run` or `program_run`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from time import gmtime, monotonic_ns, process_time_ns, strftime, time_ns
 
 from beddel_cli import __version__
 from beddel_cli.asked_job import check_outputs, load_asked_job
-from beddel_cli.errors import RefusedError
-from beddel_cli.execution import Terminated
+from beddel_cli.errors import LedgerError, RefusedError
+from beddel_cli.execution import PROOF_SUFFIX, Terminated
 from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from beddel_cli.profile import Profile
     from beddel_cli.profile_comparison import Beyond
     from beddel_cli.receipt import Run
+    from beddel_cli.run_log import RunLog
 
 
 @record
@@ -42,6 +43,8 @@ class Finished:
     Attributes:
         statement: the signed bytes.
         receipt_path, bundle_path, predicate_path: where they were written.
+        proof_path: where the proof is that the run's end is in the log.
+        log_index: of the run's start in its tenant's log.
         collected: what a program left, where it was asked for; `results_path` is where it went.
         wall_ns, cpu_ns: of the whole run until signing, all processes for the CPU.
     """
@@ -60,6 +63,8 @@ class Finished:
     receipt_path: str
     bundle_path: str | None
     predicate_path: str | None
+    proof_path: str
+    log_index: int
     snapshot_path: str | None
     collected: Collection | None
     results_path: str | None
@@ -165,12 +170,20 @@ def _run_in(
 
     profile = load_profile(asked.profile)
     beyond = beyond_built_in(profile)
-    not_dumpable()  # the key is about to be in this memory
-    home, key = _load_key(asked)
-    ending = _plan_and_run(runtime, asked, job, profile, refusal)
-    ending = changed(ending, beyond=beyond)
-    runtime.finish()
-    return _sign_and_write(asked, ending, key, home, started)
+    not_dumpable()  # the keys are about to be in this memory
+    home, key, log = _open_keys_and_log(asked, started[2])
+    try:
+        # While the fork is still being confined; nothing of the job runs before this is on disk.
+        log.start(_utc(time_ns()), job, profile, key.key_id)
+        ending = _plan_and_run(runtime, asked, job, profile, refusal)
+        ending = changed(ending, beyond=beyond)
+        runtime.finish()
+        return _sign_and_write(asked, ending, key, home, log, started)
+    except BaseException as error:
+        log.abandon(_utc(time_ns()), error)
+        raise
+    finally:
+        log.close()
 
 
 def _ignore_signals() -> None:
@@ -207,10 +220,12 @@ def beyond_built_in(profile: Profile) -> tuple[Beyond, ...]:
     return beyond_all(profile, load_built_in_profiles())
 
 
-def _load_key(asked: Asked) -> tuple[str, SigningKey]:
+def _open_keys_and_log(asked: Asked, started_at: int) -> tuple[str, SigningKey, RunLog]:
+    """Give the home, the key that signs the receipt, and the log under a new run's id."""
     from beddel_cli.home import locate
     from beddel_cli.key_environment import read_secrets
-    from beddel_cli.keys import load_signing_key
+    from beddel_cli.keys import load_log_key, load_signing_key
+    from beddel_cli.run_log import open_run_log
 
     secrets = read_secrets(os.environ)
     home = locate(os.environ).home
@@ -222,7 +237,9 @@ def _load_key(asked: Asked) -> tuple[str, SigningKey]:
         prompt=asked.prompt,
         require_key=asked.require_key,
     )
-    return home, key
+    log_key = load_log_key(home, passphrase=secrets.passphrase, prompt=asked.prompt)
+    run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
+    return home, key, open_run_log(home, asked.tenant, log_key, run_id)
 
 
 def _plan_and_run(
@@ -271,19 +288,33 @@ def _sign_and_write(
     ending: _Ending,
     key: SigningKey,
     home: str,
+    log: RunLog,
     started: tuple[int, int, int],
 ) -> Finished:
-    """Sign what is known and write it out; `started`: monotonic, CPU and calendar time in ns."""
+    """Sign what is known, log it and write it out.
+
+    Args:
+        started: monotonic, CPU and calendar time in ns.
+
+    Raises:
+        LedgerError: the end is not in the log. The receipt is written, without a proof.
+        ReceiptWriteError: something could not be written.
+    """
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
     from beddel_cli.home import write_whole
     from beddel_cli.receipt import make_predicate, make_statement
 
-    run = _describe(asked, ending, key, started)
+    run = _describe(asked, ending, key, log, started)
     statement = make_statement(run)
     snapshot = None if ending.execution is None else ending.execution.snapshot
     signature = Signature(key.key_id, key.sign(pae(PAYLOAD_TYPE, statement)))
     receipt_path = asked.receipt or _receipt_path(home, run.run_id)
+    proof_path = receipt_path + PROOF_SUFFIX
+    proof = _log_end(log, statement, ending.outcome, key, receipt_path)
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
+    if isinstance(proof, LedgerError):
+        raise proof
+    write_whole(proof_path, proof, 0o600)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
     if asked.predicate is not None:
@@ -306,6 +337,8 @@ def _sign_and_write(
         receipt_path=receipt_path,
         bundle_path=asked.bundle,
         predicate_path=asked.predicate,
+        proof_path=proof_path,
+        log_index=log.index,
         snapshot_path=asked.heap_snapshot if snapshot is not None else None,
         collected=None if ending.execution is None else ending.execution.collected,
         results_path=asked.results,
@@ -315,7 +348,30 @@ def _sign_and_write(
     )
 
 
-def _describe(asked: Asked, ending: _Ending, key: SigningKey, started: tuple[int, int, int]) -> Run:
+def _log_end(
+    log: RunLog, statement: bytes, outcome: Outcome, key: SigningKey, receipt_path: str
+) -> bytes | LedgerError:
+    """Give the proof that the end is in the log, or what is to be said once there is a receipt.
+
+    The job has run, and what is signed about it is true; losing that too would help nobody. Such a
+    receipt has no proof, and the log has a start without an end.
+    """
+    try:
+        return log.finish(_utc(time_ns()), statement, outcome, key.key_id)
+    except LedgerError as error:
+        reason = f", {outcome.reason}" if outcome.reason else ""
+        return LedgerError(
+            f"the run ended ({outcome.status}{reason}) and its end could not be logged: "
+            f"{error.message}; its receipt {receipt_path!r} has no proof",
+            hint=error.hint,
+            expected=error.expected,
+            got=error.got,
+        )
+
+
+def _describe(
+    asked: Asked, ending: _Ending, key: SigningKey, log: RunLog, started: tuple[int, int, int]
+) -> Run:
     """Put together all that the receipt tells."""
     from beddel_cli.job import input_bytes
     from beddel_cli.receipt import Guest, Run, Sandbox, sha256
@@ -324,7 +380,7 @@ def _describe(asked: Asked, ending: _Ending, key: SigningKey, started: tuple[int
     held, execution = ending.runtime.describe(), ending.execution
     snapshot = None if execution is None else execution.snapshot
     return Run(
-        run_id=f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}",
+        run_id=log.run_id,
         tenant=asked.tenant,
         version=__version__,
         started_at=_utc(started_at),
@@ -347,6 +403,8 @@ def _describe(asked: Asked, ending: _Ending, key: SigningKey, started: tuple[int
         snapshot_bytes=None if snapshot is None else len(snapshot),
         key_id=key.key_id,
         key_origin=key.origin,
+        log_origin=log.origin,
+        log_index=log.index,
         wall_ns=monotonic_ns() - started_ns,
         cpu_ns=process_time_ns() - started_cpu_ns,
     )

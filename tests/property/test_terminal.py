@@ -37,10 +37,10 @@ JSON = st.recursive(
 LABELS = {
     *("reason", "needs", "found", "fix", "at", "console", "next", "profile", "time", "memory"),
     *("worker", "fuel", "output", "walls", "access", "run", "tenant", "limit", "control", "figure"),
-    *("stack", "warning", "receipt", "bundle", "predicate", "heap", "key", "verify"),
+    *("stack", "warning", "receipt", "log", "bundle", "predicate", "heap", "key", "verify"),
 }
 ONCE = LABELS & {
-    *("profile", "receipt", "key", "verify", "output"),
+    *("profile", "receipt", "log", "key", "verify", "output"),
     *("walls", "access", "fuel", "memory", "time"),
 }
 

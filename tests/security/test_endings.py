@@ -288,7 +288,8 @@ def test_signal_at_any_time(home: Home, number: signal.Signals) -> None:
             assert home.predicate()["outcome"]["reason"] in allowed_reasons
     assert len(endings) > 1
     assert not [path for path in home.files() if path.endswith((".tmp", "~"))]
-    assert all(path.name.endswith(".dsse.json") for path in (home.home / "receipts").iterdir())
+    endings_of_names = (".dsse.json", ".dsse.json.tlog-proof")
+    assert all(path.name.endswith(endings_of_names) for path in (home.home / "receipts").iterdir())
 
 
 def _has_child(run: subprocess.Popen[bytes]) -> bool | None:
@@ -489,22 +490,22 @@ def test_places_where_no_file_goes(home: Home, flag: str, place: str) -> None:
     assert result.json["error"]["code"] == "write"
     assert victim.read_text(encoding="ascii") == "mine"
     # A run that has its receipt keeps it, though what comes after it has no place.
-    assert len(list(home.home.glob("receipts/*"))) == (flag != "--receipt")
+    assert len(list(home.home.glob("receipts/*"))) == (0 if flag == "--receipt" else 2)
     assert sorted(path.name for path in home.work.iterdir()) == sorted([*before, "job.yaml"])
 
 
 def test_a_full_disk_leaves_nothing_behind(home: Home) -> None:
     job = home.job("return 42")
     assert home.run("run", job).returncode == 0
-    # No file may grow beyond 1 KiB: what is written stops in the middle of the receipt.
+    # No file may grow beyond 1 KiB: the log takes nothing more, so nothing runs.
     command = (*SHELL, 'ulimit -f 2; exec "$@"', "sh", *COMMAND)
     result = home.run("run", job, "--json", "--receipt", "r.json", command=command)
     assert result.returncode == 125, result.message
-    assert result.json["error"]["code"] == "write"
+    assert result.json["error"]["code"] == "log"
     assert sorted(path.name for path in home.work.iterdir()) == ["job.yaml"]
     result = home.run("run", job, "--json", command=command)
     assert result.returncode == 125
-    assert len(list((home.home / "receipts").iterdir())) == 1
+    assert len(home.receipts()) == 1
 
 
 def test_home_that_cannot_be_made(home: Home) -> None:
@@ -568,7 +569,7 @@ def test_modes_whatever_the_umask(home: Home, umask: int) -> None:
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths}
     assert len(modes) >= 3 + 6
     for path, mode in modes.items():
-        if path.name == "signing.pub.pem":
+        if path.name in ("signing.pub.pem", "log.pub.pem"):
             assert mode == 0o644
         else:
             assert mode == (0o700 if path.is_dir() else 0o600), path

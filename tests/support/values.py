@@ -211,6 +211,8 @@ def finished(outcome: Outcome, **changes: Any) -> Finished:
         receipt_path="/home/a/receipts/one.dsse.json",
         bundle_path=None,
         predicate_path=None,
+        proof_path="/home/a/receipts/one.dsse.json.tlog-proof",
+        log_index=4,
         snapshot_path=None,
         collected=None,
         results_path=None,

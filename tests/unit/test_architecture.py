@@ -46,6 +46,11 @@ ALLOWED: dict[str, set[str]] = {
     "keys": {*BOTTOM, "home", "signing"},
     "key_environment": BOTTOM,
     "dsse": BOTTOM,
+    "merkle": {"errors"},
+    "checkpoint": {*BOTTOM, "merkle"},
+    "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
+    "ledger": {*BOTTOM, "checkpoint", "home", "merkle"},
+    "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
     "verify": {*BOTTOM, "dsse", "json_strict"},
     "job": {
         *BOTTOM,

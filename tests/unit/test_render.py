@@ -205,7 +205,9 @@ OUTCOME_KEYS = {
     *("status", "reason", "exit_code", "signal", "limit", "program_exit_code", "reached"),
 }
 ERROR_KEYS = {"more", "code", "message", "file", "line", "column", "expected", "got", "hint"}
-RECEIPT_KEYS = {"path", "bundle_path", "predicate_path", "key_id", "key_origin", "log_index"}
+RECEIPT_KEYS = {
+    *("path", "bundle_path", "predicate_path", "key_id", "key_origin", "log_index", "proof_path")
+}
 ERRORS: list[BeddelError] = [
     UsageError("no such option"),
     JobError("bad", place=Place("a.yaml", 3, 4), expected="x", got="y", hint="z"),
