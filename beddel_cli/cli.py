@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from beddel_cli import __version__, profile
+from beddel_cli.audit_command import audit_app
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
@@ -57,6 +58,7 @@ profiles_app = typer.Typer(help="Show what each profile grants and requires.")
 keys_app = typer.Typer(no_args_is_help=True, help="Show or export the signing key.")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 
 _started_ns = 0
 

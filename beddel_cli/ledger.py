@@ -103,6 +103,10 @@ _SHARED_FILE_SYSTEMS = {
 }
 
 
+class DamagedError(LedgerError):
+    """What is in the log's file is not what was put there."""
+
+
 @record
 class Appended:
     """An entry that is in the log, on disk.
@@ -232,8 +236,8 @@ class Ledger:
             hint="put back the log key it was made with, or move the log away to begin a new one",
         )
 
-    def _altered(self, size: int) -> LedgerError:
-        return LedgerError(
+    def _altered(self, size: int) -> DamagedError:
+        return DamagedError(
             f"log {self.path!r} was altered: the signature over its {size} entries is not good",
             hint="beddel-cli audit verify",
         )
@@ -282,8 +286,8 @@ class Ledger:
             values.append(value)
         return values
 
-    def _damaged(self, what: str) -> LedgerError:
-        return LedgerError(
+    def _damaged(self, what: str) -> DamagedError:
+        return DamagedError(
             f"log {self.path!r} is damaged: {what} is missing", hint="beddel-cli audit verify"
         )
 
@@ -296,7 +300,7 @@ class Ledger:
         with _Translated(self.path):
             query = "SELECT idx, nodes, signature, data FROM entry WHERE idx >= ? ORDER BY idx"
             for row in self._connection.execute(query, (start,)):
-                yield Row(*row)
+                yield Row(row[0], *(part if type(part) is bytes else b"" for part in row[1:]))
 
     def row(self, index: int) -> Row | None:
         """Give one stored entry, None if there is none of this index.
@@ -315,15 +319,6 @@ class Ledger:
         with _Translated(self.path):
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT max(idx) FROM entry").fetchone()
-
-    def integrity(self) -> str | None:
-        """Give what SQLite finds wrong with the file's structure, None if that is nothing.
-
-        Raises:
-            LedgerError: it cannot be read.
-        """
-        found = str(self._one("PRAGMA quick_check(1)"))
-        return None if found == "ok" else found
 
     def _one(self, query: str) -> Any:
         with _Translated(self.path):
@@ -506,7 +501,7 @@ def _open(path: str, journal_mode: str | None, *, writable: bool) -> Ledger:
             ]
             if found != [_APPLICATION_ID, _FORMAT]:
                 raise LedgerError(
-                    f"{path!r} is not a log that is known here",
+                    f"{path!r} is not a log, or of a version not known here",
                     expected=f"application {_APPLICATION_ID:#x}, format {_FORMAT}",
                     got=f"application {found[0]:#x}, format {found[1]}",
                 )
@@ -515,7 +510,7 @@ def _open(path: str, journal_mode: str | None, *, writable: bool) -> Ledger:
                 _set_journal(connection, path, journal_mode)
             row = connection.execute("SELECT origin FROM log").fetchone()
             if row is None or not isinstance(row[0], str):
-                raise LedgerError(f"log {path!r} is damaged: it does not say its origin")
+                raise DamagedError(f"log {path!r} is damaged: it does not say its origin")
             return Ledger(connection, path, row[0])
         except BaseException:
             connection.close()
@@ -580,9 +575,9 @@ def _explain(path: str, error: BaseException) -> LedgerError:
             f"cannot open log {path!r}, or a file beside it",
             "its folder must be writable: copy the log with the files beside it to one that is",
         ),
-        ("SQLITE_CORRUPT", f"log {path!r} is damaged: {error}", "beddel-cli audit verify"),
-        ("SQLITE_NOTADB", f"{path!r} is not a log", None),
     )
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return DamagedError(f"log {path!r} is damaged: {error}")
     for head, message, hint in say:
         if code.startswith(head):
             return LedgerError(message, hint=hint)

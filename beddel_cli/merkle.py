@@ -214,24 +214,37 @@ def _roots_from_consistency(
 
 
 class GrowingTree:
-    """A tree that is given its leaves one by one and keeps only its row of complete subtrees."""
+    """A tree that is given its leaves one by one and keeps only its row of complete subtrees.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._row: list[bytes] = []
+    Args:
+        size: leaves that are in it unknown; its roots are then of no tree there was.
+    """
 
-    def add(self, leaf: bytes) -> None:
-        """Add one leaf hash at the end."""
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self._row = [EMPTY_ROOT] * size.bit_count()
+
+    def add(self, leaf: bytes) -> list[bytes]:
+        """Add one leaf hash at the end; give the inner nodes it completes, from below."""
         value, position = leaf, self.size
+        completed = []
         while position & 1:
             value = node_hash(self._row.pop(), value)
+            completed.append(value)
             position >>= 1
         self._row.append(value)
         self.size += 1
+        return completed
 
     def root(self) -> bytes:
         """Give the root over the leaves so far."""
         return join_subtrees(self._row)
+
+    def copy(self) -> GrowingTree:
+        """Give a tree that grows on from here by itself."""
+        tree = GrowingTree()
+        tree.size, tree._row = self.size, self._row.copy()
+        return tree
 
 
 def _left_size(size: int) -> int:

@@ -115,7 +115,7 @@ def make_asked(
         signing_key=_text(values, "signing_key"),
         prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
-        tenant=_tenant(_text(values, "tenant"), os.environ),
+        tenant=tenant_name(_text(values, "tenant"), os.environ),
         allow_paths=_texts(values, "allow_path"),
         tier=_tier(_text(values, "tier")),
         workspace=_text(values, "workspace"),
@@ -166,7 +166,12 @@ def _limits(values: Values) -> Limits:
     return Limits(**found)
 
 
-def _tenant(asked: str | None, environ: Mapping[str, str]) -> str:
+def tenant_name(asked: str | None, environ: Mapping[str, str]) -> str:
+    """Give whose run it is: as asked, else BEDDEL_TENANT, else `default`.
+
+    Raises:
+        UsageError: it is not a name that a tenant may have.
+    """
     name = asked if asked is not None else environ.get("BEDDEL_TENANT") or "default"
     if not name or len(name) > 63 or not set(name) <= _TENANT_CHARACTERS or name.startswith("-"):
         raise UsageError(

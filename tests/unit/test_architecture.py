@@ -51,6 +51,9 @@ ALLOWED: dict[str, set[str]] = {
     "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
     "ledger": {*BOTTOM, "checkpoint", "home", "merkle"},
     "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
+    "audit": {*BOTTOM, "checkpoint", "log_entry", "merkle"},
+    "audit_anchor": {*BOTTOM, "checkpoint", "home"},
+    "render_audit": {"checkpoint", "errors", "log_entry", "merkle", "render", "terminal"},
     "verify": {*BOTTOM, "dsse", "json_strict"},
     "job": {
         *BOTTOM,
@@ -162,6 +165,7 @@ PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
+    *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
 )
 # Of `os`, what only puts a number into words.
@@ -241,7 +245,7 @@ def test_imports_point_one_way(name: str) -> None:
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
-    shell |= {"explain_job"}
+    shell |= {"audit_command", "explain_job"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -294,6 +298,8 @@ def test_only_the_walls_start_processes_and_the_environment_module_starts_itself
     starting = {name for name in SOURCES if starts_processes(name)}
     assert starting == {
         *("isolate.supervisor", "process.init", "process.launch", "key_environment"),
+        # git, to keep a checkpoint in a repository.
+        "audit_anchor",
     }
     assert "execve" in attributes("key_environment", "os")
 
@@ -310,6 +316,7 @@ def prints_or_exits(name: str) -> bool:
 def test_only_the_command_line_prints_or_exits() -> None:
     assert {name for name in SOURCES if prints_or_exits(name)} == {
         "__main__",
+        "audit_command",
         "cli",
         "run_command",
     }

@@ -1,0 +1,271 @@
+"""Checkpoints kept outside the log: written to a file, a git branch or syslog, and read back.
+
+A log whose key was stolen can be written anew; a checkpoint that somebody else holds cannot. Three
+places are served: a file, to which one is added at its end; a branch of a git repository, which
+takes one commit for each and never touches what is checked out; and syslog, one line for each.
+Whatever holds checkpoints can be read back: such a file, lines of a syslog file, `.tlog-proof`
+files (every receipt's proof is an anchor), a folder of them, or `git:REPOSITORY`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import os
+import stat
+
+from beddel_cli.checkpoint import (
+    Checkpoint,
+    parse_checkpoint,
+    parse_note,
+    parse_proof,
+    verify_checkpoint,
+)
+from beddel_cli.errors import LedgerError, UnverifiableError, UsageError, VerificationError
+from beddel_cli.home import explain_write
+from beddel_cli.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from beddel_cli.checkpoint import VerifyingKey
+
+GIT_BRANCH = "refs/heads/beddel-anchors"
+SYSLOG_SOCKET = "/dev/log"
+PROOF_SUFFIX = ".tlog-proof"
+MAX_ANCHOR_BYTES = 256 << 20
+
+_SYSLOG_MARK = "beddel-cli-checkpoint "
+_SYSLOG_PRIORITY = 1 * 8 + 5  # user.notice: RFC 5424 section 6.2.1
+_GIT_FILE = "checkpoint"
+_DASH = "\N{EM DASH} ".encode()
+
+
+@record
+class Anchors:
+    """The checkpoints of one log that were found and whose signatures are good.
+
+    Attributes:
+        others: how many of other logs stood among them.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    others: int
+
+
+def read_anchors(place: str, origin: str, keys: Iterable[VerifyingKey]) -> Anchors:
+    """Read the checkpoints of a log from where they are kept.
+
+    Args:
+        place: a file, a folder, or `git:REPOSITORY`.
+
+    Raises:
+        UnverifiableError: there is none of this log, or one by a key that was not given.
+        VerificationError: one of this log is malformed or not signed by its key.
+        LedgerError: the place cannot be read.
+    """
+    known = tuple(keys)
+    found: list[Checkpoint] = []
+    others = 0
+    for note in _notes(place):
+        if parse_checkpoint(parse_note(note).text).origin != origin:
+            others += 1
+            continue
+        found.append(verify_checkpoint(note, known)[0])
+    if not found:
+        beside = f", only of {others} others" if others else ""
+        raise UnverifiableError(
+            f"{place!r} holds no checkpoint of log {origin!r}{beside}: another log, or a new one "
+            "in its place",
+            expected=origin,
+        )
+    return Anchors(tuple(found), others)
+
+
+def write_anchor(place: str, note: bytes) -> str:
+    """Keep a checkpoint at a place, and say where it went.
+
+    Args:
+        place: `file:PATH`, `git:REPOSITORY` or `syslog`.
+        note: the signed checkpoint.
+
+    Raises:
+        UsageError: there is no such kind of place.
+        LedgerError: it could not be kept there.
+    """
+    kind, _, rest = place.partition(":")
+    if kind == "file" and rest:
+        append_to_file(rest, note)
+        return f"added to {rest}"
+    if kind == "git" and rest:
+        return f"commit {commit_to_git(rest, note)} on {GIT_BRANCH}; push it where others keep it"
+    if place == "syslog":
+        send_to_syslog(note, SYSLOG_SOCKET)
+        return f"sent to {SYSLOG_SOCKET}; read it back from the file your syslog writes"
+    raise UsageError(
+        f"checkpoints cannot be kept at {place!r}",
+        expected="file:PATH, git:REPOSITORY or syslog",
+    )
+
+
+def append_to_file(path: str, note: bytes) -> None:
+    """Add a checkpoint at the end of a file, on disk before this returns.
+
+    Raises:
+        LedgerError: it could not be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LedgerError(f"{path!r} is not a regular file, expected one for checkpoints")
+            # One write: another that adds at the same time stands before it or after it.
+            data = note + b"\n"
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        message, hint = explain_write(path, error)
+        raise LedgerError(message, hint=hint) from error
+
+
+def commit_to_git(repository: str, note: bytes) -> str:
+    """Commit a checkpoint on a branch of its own; index, worktree and other branches stay.
+
+    Raises:
+        LedgerError: git is not there, or would not.
+    """
+    blob = _git(repository, "hash-object", "-w", "--stdin", given=note).strip().decode()
+    tree = _git(repository, "mktree", given=f"100644 blob {blob}\t{_GIT_FILE}\n".encode())
+    parent = _git(repository, "rev-parse", "-q", "--verify", GIT_BRANCH, may_fail=True).strip()
+    parents = ["-p", parent.decode()] if parent else []
+    message = "log checkpoint\n"
+    commit = _git(
+        repository, "commit-tree", *parents, tree.strip().decode(), given=message.encode()
+    )
+    name = commit.strip().decode()
+    # With the value it was read with: of two at once, the later finds the branch moved.
+    _git(repository, "update-ref", GIT_BRANCH, name, parent.decode() or "0" * len(name))
+    return name
+
+
+def send_to_syslog(note: bytes, socket_path: str) -> None:
+    """Send a checkpoint as one line; unlike syslog(3), fail where nobody listens.
+
+    Raises:
+        LedgerError: nobody listens.
+    """
+    import socket
+
+    line = f"<{_SYSLOG_PRIORITY}>beddel-cli: {_SYSLOG_MARK}".encode() + binascii.b2a_base64(
+        note, newline=False
+    )
+    last: OSError | None = None
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as connection:
+                connection.connect(socket_path)
+                connection.sendall(line)
+                return
+        except OSError as error:
+            last = error
+            if error.errno != errno.EPROTOTYPE:
+                break
+    reason = os.strerror(last.errno or 0) if last is not None else "no answer"
+    raise LedgerError(f"no syslog takes messages at {socket_path!r}: {reason}")
+
+
+def _notes(place: str) -> Iterator[bytes]:
+    """Give every checkpoint at a place, as its bytes."""
+    if place.startswith("git:"):
+        yield from _git_notes(place.removeprefix("git:"))
+        return
+    path = place.removeprefix("file:")
+    if not os.path.isdir(path):
+        yield from notes_in(_read(path))
+        return
+    for name in sorted(os.listdir(path)):
+        if name.endswith((PROOF_SUFFIX, ".checkpoint")):
+            yield from notes_in(_read(os.path.join(path, name)))
+
+
+def notes_in(data: bytes) -> Iterator[bytes]:
+    """Give every checkpoint in a file: a proof's, those of an anchor file, those in syslog lines.
+
+    Raises:
+        VerificationError: a line that claims to hold one does not.
+    """
+    if data.startswith(b"c2sp.org/tlog-proof@"):
+        yield parse_proof(data).checkpoint
+        return
+    mark = _SYSLOG_MARK.encode()
+    if mark in data:
+        for line in data.split(b"\n"):
+            if mark in line:
+                yield _unbase64(line.partition(mark)[2].split()[0:1])
+        return
+    lines: list[bytes] = []
+    signed = False
+    for line in [*data.split(b"\n"), b""]:
+        if signed and not line.startswith(_DASH):
+            yield b"\n".join([*lines, b""])
+            lines, signed = [], False
+        if lines or line:
+            lines.append(line)
+        signed = signed or line.startswith(_DASH)
+    if any(lines):
+        raise VerificationError("text after the last checkpoint, or one that is cut off")
+
+
+def _unbase64(words: list[bytes]) -> bytes:
+    try:
+        return binascii.a2b_base64(words[0] if words else b"!", strict_mode=True)
+    except ValueError:
+        raise VerificationError("a syslog line holds half a checkpoint") from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_ANCHOR_BYTES + 1)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot read anchors {path!r}: {os.strerror(error.errno or 0)}"
+        ) from error
+    if len(data) > MAX_ANCHOR_BYTES:
+        raise LedgerError(f"{path!r} is larger than {MAX_ANCHOR_BYTES} bytes")
+    return data
+
+
+def _git_notes(repository: str) -> Iterator[bytes]:
+    commits = _git(repository, "rev-list", "--reverse", GIT_BRANCH).split()
+    for commit in commits:
+        yield _git(repository, "cat-file", "blob", f"{commit.decode()}:{_GIT_FILE}")
+
+
+def _git(repository: str, *arguments: str, given: bytes = b"", may_fail: bool = False) -> bytes:
+    import subprocess
+
+    identity = {
+        f"GIT_{who}_{what}": value
+        for who in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "beddel-cli"), ("EMAIL", "beddel-cli@localhost"))
+    }
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words; the repository is the operator's
+            ["git", "-C", repository, *arguments],  # noqa: S607 - the operator's own git
+            input=given,
+            capture_output=True,
+            check=False,
+            env={**os.environ, **identity},
+        )
+    except OSError as error:
+        raise LedgerError(f"cannot start git: {os.strerror(error.errno or 0)}") from error
+    if done.returncode and not may_fail:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise LedgerError(f"git {arguments[0]} failed in {repository!r}: {said}")
+    return done.stdout if not done.returncode else b""

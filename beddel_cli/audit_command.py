@@ -1,0 +1,315 @@
+"""`audit`: look at a tenant's log, follow it, verify it, and keep its head elsewhere.
+
+Looking verifies nothing and says nothing of the kind; `verify` is the one that judges.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import sleep
+from typing import Annotated, Any
+
+import typer
+
+from beddel_cli import render_audit as render
+from beddel_cli.audit import judge_log
+from beddel_cli.audit_anchor import read_anchors, write_anchor
+from beddel_cli.checkpoint import (
+    NoteSignature,
+    checkpoint_text,
+    make_note,
+    make_proof,
+    raw_public_key,
+)
+from beddel_cli.errors import BeddelError, LedgerError, UsageError, VerificationError
+from beddel_cli.home import locate, write_whole
+from beddel_cli.ledger import DamagedError, open_ledger, open_log_file, tenants
+from beddel_cli.log_entry import parse_entry
+from beddel_cli.merkle import inclusion_path, subtree_root
+from beddel_cli.render import error_text
+from beddel_cli.render_explain import dump
+from beddel_cli.run_command import tenant_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from beddel_cli.audit import Judgement
+    from beddel_cli.checkpoint import VerifyingKey
+    from beddel_cli.ledger import Ledger, Row
+
+EXIT_GOOD, EXIT_BAD, EXIT_COULD_NOT_TELL = 0, 1, 2
+FOLLOW_SECONDS = 0.25
+
+audit_app = typer.Typer(
+    no_args_is_help=True, help="Look at the log of all runs, verify it, keep its head elsewhere."
+)
+
+_Tenant = Annotated[
+    str | None,
+    typer.Option("--tenant", metavar="NAME", help="Whose log (or BEDDEL_TENANT; default)."),
+]
+_Log = Annotated[
+    str | None, typer.Option("--log", metavar="FILE", help="A copy of a log, not the home's own.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+_Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="PEM", help="Public key of the log; default: this home's own."),
+]
+
+
+@audit_app.command("list", epilog="Example: beddel-cli audit list --last 20")
+def _list(
+    tenant: _Tenant = None,
+    log: _Log = None,
+    last: Annotated[
+        int, typer.Option("--last", min=1, metavar="N", help="So many of the newest entries.")
+    ] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
+    all_tenants: Annotated[
+        bool, typer.Option("--tenants", help="Name the logs there are.")
+    ] = False,
+    as_json: _Json = False,
+) -> int:
+    """List the newest entries of a log, oldest first, without verifying them."""
+    if all_tenants:
+        return _list_tenants(as_json)
+    with _open(tenant, log) as ledger:
+        ledger.begin_reading()
+        start = 0 if everything else max(0, ledger.size() - last)
+        if not as_json:
+            for row in ledger.rows(start):
+                print(render.entry_line(row))
+            return EXIT_GOOD
+        entries = [render.entry_json(row) for row in ledger.rows(start)]
+        document = {"schema": render.LIST_SCHEMA, "origin": ledger.origin, "path": ledger.path}
+        sys.stdout.write(dump({**document, "entries": entries}))
+    return EXIT_GOOD
+
+
+def _list_tenants(as_json: bool) -> int:
+    found = tenants(locate(os.environ).home)
+    if as_json:
+        sys.stdout.write(dump({"schema": render.LIST_SCHEMA, "tenants": list(found)}))
+    else:
+        sys.stdout.write("".join(f"{name}\n" for name in found))
+    return EXIT_GOOD
+
+
+@audit_app.command("show", epilog="Example: beddel-cli audit show 12 --proof run.tlog-proof")
+def _show(
+    which: Annotated[str, typer.Argument(metavar="INDEX|RUN", help="An index, or a run's id.")],
+    tenant: _Tenant = None,
+    log: _Log = None,
+    proof: Annotated[
+        str | None,
+        typer.Option("--proof", metavar="FILE", help="Write the proof of the (last) entry here."),
+    ] = None,
+    as_json: _Json = False,
+) -> int:
+    """Show one entry, or those of a run, each with a proof made anew for the newest checkpoint."""
+    with _open(tenant, log) as ledger:
+        ledger.begin_reading()
+        rows = _find(ledger, which)
+        size, note = _head(ledger)
+        shown = []
+        for row in rows:
+            path = inclusion_path(row.index, size, ledger.read_node)
+            shown.append(render.shown_json(ledger.origin, row, path, note, _own_log_key(log)))
+        if proof is not None:
+            write_whole(proof, make_proof(rows[-1].index, path, note, rows[-1].data), 0o600)
+    if as_json:
+        sys.stdout.write(dump(shown[0] if len(shown) == 1 else shown))
+    else:
+        for row, document in zip(rows, shown, strict=True):
+            print(render.entry_line(row))
+            sys.stdout.write(dump(document["entry"]))
+    return EXIT_GOOD
+
+
+@audit_app.command("tail", epilog="Example: beddel-cli audit tail --follow --json")
+def _tail(
+    tenant: _Tenant = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
+    last: Annotated[
+        int, typer.Option("--last", min=0, metavar="N", help="Begin so many entries back.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line each.")] = False,
+) -> int:
+    """Print the newest entries, and with --follow each further one as it is written."""
+    with _open(tenant, None) as ledger:
+        for row in _following(ledger, max(0, ledger.size() - last), follow=follow):
+            line = compact(render.entry_json(row)) if as_json else render.entry_line(row)
+            print(line, flush=True)
+    return EXIT_GOOD
+
+
+@audit_app.command(
+    "verify", epilog="Example: beddel-cli audit verify --against-anchor checkpoints.txt"
+)
+def _verify(
+    tenant: _Tenant = None,
+    log: _Log = None,
+    key: _Keys = None,
+    against_anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against-anchor",
+            metavar="PLACE",
+            help="File, folder or git:REPO with checkpoints; receipts' proofs are such.",
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> int:
+    """Derive every hash of a log again from its entries, and judge signature and anchors.
+
+    Exits 0 when all is good, 1 when something is not, 2 when nothing could be verified.
+    """
+    try:
+        trusted, why = _trusted(key)
+        with _open(tenant, log) as ledger:
+            ledger.begin_reading()
+            found = _judge(ledger, trusted, against_anchor)
+            path = ledger.path
+    except BeddelError as error:
+        bad = isinstance(error, DamagedError | VerificationError)
+        code = EXIT_BAD if bad else EXIT_COULD_NOT_TELL
+        if as_json:
+            sys.stdout.write(dump(render.error_json(render.VERIFY_SCHEMA, error, code)))
+        sys.stderr.write(("NOT GOOD\n" if bad else "could not tell\n") + error_text(error))
+        return code
+    code = EXIT_BAD if found.findings or found.key_id is None else EXIT_GOOD
+    if as_json:
+        name = None if log is not None else tenant_name(tenant, os.environ)
+        sys.stdout.write(dump(render.judgement_json(found, name, path, code, why)))
+    else:
+        sys.stdout.write(render.judgement_text(found, path, code, why))
+    return code
+
+
+@audit_app.command("anchor", epilog="Example: beddel-cli audit anchor --to git:/srv/anchors")
+def _anchor(
+    to: Annotated[
+        list[str], typer.Option("--to", metavar="PLACE", help="file:PATH, git:REPO or syslog.")
+    ],
+    tenant: _Tenant = None,
+    as_json: _Json = False,
+) -> int:
+    """Verify the log, then keep its newest checkpoint at each of the places.
+
+    Exits 0 when every place took it, 1 when the log is not good, 2 when something failed.
+    """
+    try:
+        trusted, _ = _trusted(None)
+        with _open(tenant, None) as ledger:
+            ledger.begin_reading()
+            found = _judge(ledger, trusted, None)
+            if found.findings or found.key_id is None:
+                raise VerificationError(
+                    "the log is not good, and what is not good is not anchored",
+                    hint="beddel-cli audit verify",
+                )
+            _, note = _head(ledger)
+        places = [{"place": place, "where": write_anchor(place, note)} for place in to]
+    except BeddelError as error:
+        code = EXIT_BAD if isinstance(error, DamagedError | VerificationError) else 2
+        if as_json:
+            sys.stdout.write(dump(render.error_json(render.ANCHOR_SCHEMA, error, code)))
+        sys.stderr.write(error_text(error))
+        return code
+    if as_json:
+        head = {"origin": found.origin, "size": found.size, "root": found.root.hex()}
+        document = {"schema": render.ANCHOR_SCHEMA, "exit_code": 0, **head, "places": places}
+        sys.stdout.write(dump({**document, "checkpoint": note.decode(), "error": None}))
+    else:
+        print(f"anchored entries 0 to {found.size - 1} of {found.origin}")
+        for place in places:
+            print(f"  {place['where']}")
+    return EXIT_GOOD
+
+
+def _open(tenant: str | None, log: str | None) -> Ledger:
+    if log is None:
+        name = tenant_name(tenant, os.environ)
+        return open_ledger(locate(os.environ).home, name, create=False)
+    if tenant is not None:
+        raise UsageError("--log names a file, and --tenant a log of this home; give one of them")
+    return open_log_file(log)
+
+
+def _trusted(paths: list[str] | None) -> tuple[tuple[VerifyingKey, ...], str]:
+    """Give the keys to judge with, and why they are trusted."""
+    from beddel_cli.files import read_file
+    from beddel_cli.keys import load_public_key, local_log_keys
+
+    if paths:
+        keys = tuple(load_public_key(read_file(path, "public key", 65536)) for path in paths)
+        return keys, "given with --key"
+    return local_log_keys(locate(os.environ).home), "this home's own key, since no --key was given"
+
+
+def _own_log_key(log: str | None) -> bytes | None:
+    from beddel_cli.keys import local_log_keys
+
+    keys = local_log_keys(locate(os.environ).home) if log is None else ()
+    return raw_public_key(keys[0]) if keys else None
+
+
+def _judge(
+    ledger: Ledger, trusted: tuple[VerifyingKey, ...], places: list[str] | None
+) -> Judgement:
+    anchors = None
+    if places:
+        read = [read_anchors(place, ledger.origin, trusted) for place in places]
+        anchors = [checkpoint for each in read for checkpoint in each.checkpoints]
+    return judge_log(ledger.origin, ledger.rows, trusted, anchors)
+
+
+def _head(ledger: Ledger) -> tuple[int, bytes]:
+    """Give the number of entries and the checkpoint over them, as it was signed."""
+    size = ledger.size()
+    if size == 0:
+        raise LedgerError(f"log {ledger.path!r} has no entries")
+    text = checkpoint_text(ledger.origin, size, subtree_root(0, size, ledger.read_node))
+    stored = ledger.signature(size - 1)
+    return size, make_note(text, [NoteSignature(ledger.origin, stored[:4], stored[4:])])
+
+
+def _find(ledger: Ledger, which: str) -> list[Row]:
+    if which.isascii() and which.isdigit() and len(which) < 19:
+        row = ledger.row(int(which))
+        found = [] if row is None else [row]
+    else:
+        found = [row for row in ledger.rows() if _is_of_run(row, which)]
+    if not found:
+        raise LedgerError(f"log {ledger.path!r} has no entry {which!r}")
+    return found
+
+
+def _is_of_run(row: Row, run_id: str) -> bool:
+    if run_id.encode("utf-8", "surrogateescape") not in row.data:
+        return False
+    try:
+        return parse_entry(row.data).run_id == run_id
+    except VerificationError:
+        return False
+
+
+def _following(ledger: Ledger, start: int, *, follow: bool) -> Iterator[Row]:
+    """Give entries from an index on; with `follow` without end, as they are written."""
+    while True:
+        for row in ledger.rows(start):
+            yield row
+            start = row.index + 1
+        if not follow:
+            return
+        sleep(FOLLOW_SECONDS)
+
+
+def compact(document: dict[str, Any]) -> str:
+    """Write a JSON document on one line, ASCII."""
+    import json
+
+    return json.dumps(document).replace("##[", "##\\u005b")

@@ -1,0 +1,154 @@
+"""The log as text and as JSON. Nothing an entry holds reaches a terminal unescaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from beddel_cli.checkpoint import make_proof, verifier_key
+from beddel_cli.errors import BeddelError, VerificationError
+from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
+from beddel_cli.merkle import leaf_hash
+from beddel_cli.render import error_object
+from beddel_cli.terminal import visible
+
+if TYPE_CHECKING:
+    from beddel_cli.audit import Judgement
+    from beddel_cli.ledger import Row
+
+LIST_SCHEMA = "beddel-cli/audit-list/v1"
+SHOW_SCHEMA = "beddel-cli/audit-show/v1"
+VERIFY_SCHEMA = "beddel-cli/audit-verify/v1"
+ANCHOR_SCHEMA = "beddel-cli/audit-anchor/v1"
+
+
+def entry_json(row: Row) -> dict[str, Any]:
+    """Give one stored entry; `entry` is null where its bytes are not one."""
+    try:
+        members: dict[str, Any] | None = parse_entry(row.data).members
+    except VerificationError:
+        members = None
+    return {"index": row.index, "leaf_hash": leaf_hash(row.data).hex(), "entry": members}
+
+
+def entry_line(row: Row) -> str:
+    """Give one stored entry on one line."""
+    try:
+        entry = parse_entry(row.data)
+    except VerificationError as error:
+        return f"{row.index:>6}  {visible(error.message)}"
+    said = entry.members
+    words = [visible(entry.at), visible(entry.event), visible(str(entry.run_id or ""))]
+    if entry.event == STARTED:
+        words += [_part(said, "job", "id"), _part(said, "profile", "name")]
+    elif entry.event == FINISHED:
+        words += [visible(str(said.get("status"))), visible(str(said.get("reason")))]
+        words += [f"exit {visible(str(said.get('exitCode')))}", f"of {entry.started}"]
+    elif entry.event == ABANDONED:
+        words += [visible(str(said.get("reason"))), f"of {entry.started}"]
+    return f"{row.index:>6}  {'  '.join(words)}"
+
+
+def _part(said: dict[str, Any], name: str, key: str) -> str:
+    part = said.get(name)
+    return visible(str(part.get(key))) if isinstance(part, dict) else "?"
+
+
+def shown_json(
+    origin: str, row: Row, path: tuple[bytes, ...], note: bytes, public: bytes | None
+) -> dict[str, Any]:
+    """Give one entry with its proof, which is made anew from the stored tree."""
+    return {
+        "schema": SHOW_SCHEMA,
+        "origin": origin,
+        **entry_json(row),
+        "proof": make_proof(row.index, path, note, row.data).decode("utf-8"),
+        "verifier_key": None if public is None else verifier_key(origin, public),
+    }
+
+
+def judgement_json(
+    found: Judgement, tenant: str | None, path: str, code: int, trusted: str
+) -> dict[str, Any]:
+    """Give what is known of a log."""
+    return {
+        "schema": VERIFY_SCHEMA,
+        "exit_code": code,
+        "valid": code == 0,
+        "tenant": tenant,
+        "path": path,
+        "origin": found.origin,
+        "size": found.size,
+        "root": found.root.hex(),
+        "key_id": found.key_id,
+        "key_trusted_because": trusted,
+        "findings": [{"index": item.index, "what": item.what} for item in found.findings],
+        "findings_count": found.findings_count,
+        "runs": found.runs,
+        "open_runs": [
+            {"index": run.index, "run_id": run.run_id, "at": run.at} for run in found.open_runs
+        ],
+        "clock_back": list(found.clock_back),
+        "anchors": found.anchors,
+        "anchored": _range(0, found.anchored),
+        "unanchored": _range(found.anchored, found.size),
+        "error": None,
+    }
+
+
+def _range(start: int, end: int) -> dict[str, int] | None:
+    """Give a range by its first and last entry; None where it is empty."""
+    return {"first": start, "last": end - 1} if start < end else None
+
+
+def judgement_text(found: Judgement, path: str, code: int, trusted: str) -> str:
+    """Give what is known of a log, for people."""
+    good = "good" if code == 0 else "NOT GOOD"
+    rows = [("log", visible(path)), ("origin", visible(found.origin))]
+    rows.append(("entries", f"{found.size}; root {found.root.hex()[:16]}…"))
+    signed = "by none of the given keys" if found.key_id is None else f"{found.key_id[:16]}…"
+    rows.append(("signed", f"{signed} ({trusted})"))
+    rows += [("BAD", f"entry {item.index}: {visible(item.what)}") for item in found.findings]
+    more = found.findings_count - len(found.findings)
+    if more > 0:
+        rows.append(("BAD", f"… and {more} more"))
+    rows.append(("runs", f"{found.runs} started, {len(found.open_runs)} of them without an end"))
+    rows += [
+        ("open", f"entry {run.index}: run {visible(run.run_id)}, started {visible(run.at)}")
+        for run in found.open_runs[:20]
+    ]
+    if found.clock_back:
+        listed = ", ".join(map(str, found.clock_back[:10]))
+        rows.append(("clock", f"went back before entry {listed}"))
+    rows += _anchor_rows(found)
+    return "\n".join([good, *(f"  {label:<9}{text}" for label, text in rows), ""])
+
+
+def _anchor_rows(found: Judgement) -> list[tuple[str, str]]:
+    if found.anchors is None:
+        return [("anchored", "not asked: whoever has the log's key could have written all of it")]
+    anchored = _words(0, found.anchored)
+    return [
+        ("anchored", f"{anchored}, by {found.anchors} checkpoints"),
+        ("not yet", _words(found.anchored, found.size)),
+    ]
+
+
+def _words(start: int, end: int) -> str:
+    return f"entries {start} to {end - 1}" if start < end else "no entry"
+
+
+def error_json(schema: str, error: BeddelError, code: int) -> dict[str, Any]:
+    """Give the document of a command that could not tell, or found the file itself bad."""
+    return {
+        "schema": schema,
+        "exit_code": code,
+        "error": error_object(
+            code=error.code,
+            message=error.message,
+            place=error.place,
+            expected=error.expected,
+            got=error.got,
+            hint=error.hint,
+            more=error.more,
+        ),
+    }
