@@ -159,7 +159,9 @@ class Meters:
         started = monotonic_ns()
         disk = max(0, _used(self._upper)[0] - self._disk_before[0])
         processes = self._limits.processes
-        reading = self._tree.read(self._limits.memory_bytes, processes + 1, disk)
+        held = 0 if self._memory_by_leaf else self._held_by_sockets()
+        # What sockets hold takes from the room, so that near the limit the rest is counted exactly.
+        reading = self._tree.read(self._limits.memory_bytes - held, processes + 1, disk)
         ended = monotonic_ns()
         idle = reading.cpu_ns == self._tree_cpu_ns
         self._tree_cpu_ns = reading.cpu_ns
@@ -171,7 +173,6 @@ class Meters:
         over = None
         if not self._memory_by_leaf:
             self._samples += 1
-            held = self._held_by_sockets()
             if reading.exact:
                 self._anonymous = max(self._anonymous, reading.memory_bytes + held)
             if reading.memory_bytes + held > self._limits.memory_bytes:
