@@ -55,7 +55,7 @@ def _ending(plan: Plan, name: str, answer: ProgramAnswer) -> Outcome:
     if answer.start_errno is not None:
         return _not_started(name, answer.start_errno)
     if answer.limit is not None:
-        by = "kernel" if answer.limit == "memory" and _is_counted(answer) else "supervisor"
+        by = "kernel" if answer.by_kernel else "supervisor"
         ended = _make(_REASON_OF_LIMIT[answer.limit], _limit(plan, answer.limit), ended_by=by)
         return changed(ended, limit=answer.limit)
     if answer.signal is not None:
@@ -67,12 +67,6 @@ def _ending(plan: Plan, name: str, answer: ProgramAnswer) -> Outcome:
     if answer.exit_code == 0:
         return _make("ok", None)
     return _failed(plan, name, answer)
-
-
-def _is_counted(answer: ProgramAnswer) -> bool:
-    """Tell whether a cgroup held the memory limit; elsewhere nobody kills but the supervisor."""
-    usage = answer.usage
-    return bool(usage.memory_peak_source) or usage.anonymous_peak_source.startswith("cgroup")
 
 
 def _failed(plan: Plan, name: str, answer: ProgramAnswer) -> Outcome:

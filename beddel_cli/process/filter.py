@@ -51,6 +51,8 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fcntl": (72, 25),
+    "setsockopt": (54, 208),
+    "prctl": (157, 167),
     "ptrace": (101, 117),
     "syslog": (103, 116),
     "setgroups": (116, 159),
@@ -200,6 +202,10 @@ _SOCK_STREAM, _SOCK_DGRAM, _SOCK_TYPE_MASK = 1, 2, 0xF
 # IPPROTO_IP (the default), ICMP, TCP, UDP, ICMPV6. Others would load modules.
 _INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)
 _NETLINK_ROUTE = 0
+# asm-generic/socket.h; how much a socket may hold is a wish that the kernel cuts to what it allows.
+_SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
+# prctl.h: a huge page stays whole while anybody, a pipe for instance, holds a small part of it.
+_SET_THP_DISABLE = 41
 
 _SET_ID_BITS = 0o6000
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
@@ -238,8 +244,8 @@ class Grants:
     Attributes:
         unix_sockets: socket(AF_UNIX). Not with a writable mount, in which a socket of the host
             may lie; pairs of connected sockets are always to be had.
-        ownerless_memory: SysV objects, memfds and shared mappings without a file. Not where
-            nothing counts them.
+        ownerless_memory: SysV objects, memfds and shared mappings without a file, larger buffers
+            of sockets, huge pages. Not where nothing counts them.
     """
 
     unix_sockets: bool
@@ -348,8 +354,20 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
         judged["memfd_create"] = [_load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
     else:
         both = _MAP_SHARED | _MAP_ANONYMOUS
+        judged |= _uncounted()
         judged["mmap"][-1:] = [(_AND, 0, 0, both), *_deny_value(both, errno.EPERM), _PASS]
     return judged
+
+
+def _uncounted() -> dict[str, list[Step]]:
+    """Judge what would raise what a socket or a pipe can hold, where nothing counts that."""
+    # Answered as done: each is a wish, and a program that is refused may give up over it.
+    sizes = [_load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, _load(2)]
+    sizes += [step for value in (_SO_SNDBUF, _SO_RCVBUF) for step in _deny_value(value, 0)]
+    return {
+        "setsockopt": [*sizes, _PASS],
+        "prctl": [_load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
+    }
 
 
 def _deny_value(value: int, number: int) -> list[Step]:

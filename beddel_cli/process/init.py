@@ -24,7 +24,7 @@ import select
 import struct
 from time import monotonic_ns, sleep
 
-from beddel_cli.process import filesystem, kernel, messages, rights
+from beddel_cli.process import filesystem, kernel, messages, rights, sockets
 from beddel_cli.process.cgroup import own_procs, read_hierarchies
 from beddel_cli.process.filter import Grants
 from beddel_cli.process.messages import Born, Event, Failed, Ready, Request
@@ -56,6 +56,8 @@ _HASTENED_EVERY_MS, _HASTENED_SECONDS = 4, 1
 _SIGKILL, _SIGSTOP, _SIGTERM, _SIGCONT = 9, 19, 15, 18
 _TIOCSCTTY, _TIOCSWINSZ, _TIOCSPTLCK, _TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
 _SIOCSIFFLAGS, _IFF_UP_RUNNING = 0x8914, 0x41
+# Least, usual and most that one connection may hold to receive and to send.
+_TCP_BYTES = {"tcp_rmem": "4096 131072 212992", "tcp_wmem": "4096 16384 212992"}
 
 
 class _Broken(Exception):
@@ -276,6 +278,8 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
     with _At("request"):
         request, descriptors = _receive(channel)
     asked_ns = monotonic_ns()
+    with _At("memory"):
+        lists = _bound_uncounted(counted=request.counts_memory)
     standard = [] if request.terminal is not None else descriptors[:3]
     cgroups = descriptors[len(standard) :][: request.cgroup_files]
     with _At("mounts"):
@@ -301,7 +305,7 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
         setup_ns=monotonic_ns() - started_ns,
         waited_ns=asked_ns - waiting_ns,
     )
-    sent = [built.upper, *terminal[:1]]
+    sent = [built.upper, lists, *terminal[:1]]
     rights_message = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(sent)}i", *sent))
     with _At("ready"):
         channel.sendmsg([messages.pack_ready(ready)], [rights_message])
@@ -328,6 +332,24 @@ def _raise_loopback() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP_RUNNING))
     finally:
         any_socket.close()
+
+
+def _bound_uncounted(*, counted: bool) -> int:
+    """Bound memory that is in no process, and give a socket that lists what sockets hold.
+
+    Args:
+        counted: whether a cgroup counts that memory, all but that of netlink sockets.
+    """
+    if not counted:
+        kernel.prctl(kernel.SET_THP_DISABLE, 1)
+        for name, most in _TCP_BYTES.items():
+            try:
+                with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file:
+                    file.write(most)
+            except OSError:
+                continue  # read-only in containers; what it holds while connected is seen anyway
+    kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
+    return _socket.socket(_socket.AF_NETLINK, kind, sockets.PROTOCOL).detach()
 
 
 def _call_it_sandbox() -> None:

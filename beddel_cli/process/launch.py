@@ -94,6 +94,8 @@ class Launcher:
             fstatvfs on it gives what the program's file system (workspace, /tmp and /dev/shm
             together) holds.
         own_inodes: how many inodes of that file system are ours, not the program's.
+        sockets: a socket that lists the sockets of the program's network namespace, None until the
+            walls stand.
         terminal: master of the program's terminal, None without one.
         identity: the program's user id on the host, None until known.
     """
@@ -102,6 +104,7 @@ class Launcher:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.upper: int | None = None
+        self.sockets: int | None = None
         self.terminal: int | None = None
         self.own_inodes = 0
         self.identity: int | None = None
@@ -230,7 +233,7 @@ class Launcher:
         ready, descriptors = self._next_message()
         if isinstance(ready, Failed):
             raise _Refused(ready.step, ready.errno, ready.detail)
-        wanted = 1 if program.terminal is None else 2
+        wanted = 2 if program.terminal is None else 3
         if not isinstance(ready, Ready) or len(descriptors) != wanted:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -238,7 +241,8 @@ class Launcher:
         self.upper = descriptors[0]
         store = os.fstatvfs(self.upper)
         self.own_inodes = store.f_files - store.f_ffree
-        self.terminal = descriptors[1] if wanted == 2 else None
+        self.sockets = descriptors[1]
+        self.terminal = descriptors[2] if wanted == 3 else None
         return ready
 
     def _trees(self, mounts: list[Mount]) -> list[int]:
@@ -334,7 +338,7 @@ class Launcher:
 
     def _receive_once(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
         flags |= _socket.MSG_CMSG_CLOEXEC
-        return self._channel.recvmsg(messages.MESSAGE_BYTES, _socket.CMSG_SPACE(8), flags)
+        return self._channel.recvmsg(messages.MESSAGE_BYTES, _socket.CMSG_SPACE(12), flags)
 
     def _walls(self, ready: Ready | None, failed: Failed | None) -> Walls:
         thrown = f"throw-away id {self.identity}" if self._throw_away else "own id"
@@ -471,12 +475,12 @@ class Launcher:
             self._launcher = None
 
     def close(self) -> None:
-        """Close `events`, `pidfd`, `upper` and `terminal`. Call `finish` first."""
+        """Close `events`, `pidfd`, `upper`, `sockets` and `terminal`. Call `finish` first."""
         self._channel.close()
-        for descriptor in (self.pidfd, self.upper, self.terminal):
+        for descriptor in (self.pidfd, self.upper, self.sockets, self.terminal):
             if descriptor is not None:
                 os.close(descriptor)
-        self.pidfd = self.upper = self.terminal = None
+        self.pidfd = self.upper = self.sockets = self.terminal = None
 
 
 def _own_child(pid: int) -> int:

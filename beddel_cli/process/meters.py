@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import resource
 
     from beddel_cli.process.cgroup import Leaf, LeafUsage
+    from beddel_cli.process.sockets import Sockets
     from beddel_cli.process.tree import Tree
 
 _MS = 1_000_000
@@ -31,7 +32,8 @@ _TREE_SHARE = 100
 # A tree that has done nothing lately is looked at less often.
 _TREE_IDLE_NS = 60 * _MS
 _SAMPLE_FIRST_NS = 4 * _MS
-_SAMPLE_LATEST_NS = 250 * _MS
+# What no cgroup counts can grow by this much time's worth beyond the limit.
+_SAMPLE_LATEST_NS = 100 * _MS
 # Reading the peak of each process is only worth it while they are few.
 _LOOKED_AT = 16
 # What the init may have grown by until it forked.
@@ -67,13 +69,20 @@ class Meters:
     """
 
     def __init__(
-        self, limits: ProgramLimits, leaf: Leaf | None, tree: Tree | None, upper: int | None
+        self,
+        limits: ProgramLimits,
+        leaf: Leaf | None,
+        tree: Tree | None,
+        upper: int | None,
+        sockets: Sockets | None = None,
     ) -> None:
         held = {} if leaf is None else leaf.held
         self._limits = limits
         self._leaf = leaf
         self._tree = tree
         self._upper = upper
+        self._sockets = sockets
+        self._saw_sockets = False
         self._cpu_by_leaf = "cpuacct" in held
         self._memory_by_leaf = "memory" in held
         self._processes_by_leaf = "pids" in held
@@ -109,11 +118,11 @@ class Meters:
         """Look at what is due; gives the key of a limit that was exceeded."""
         over = None
         if now_ns >= self._next_sample_ns:
-            self._sample()
+            over = self._sample()
             self._sample_every_ns = min(self._sample_every_ns * 3 // 2, _SAMPLE_LATEST_NS)
             self._next_sample_ns = now_ns + self._sample_every_ns
             if self._asks_for_oom:
-                over = self.ran_out_of_memory()
+                over = self.ran_out_of_memory() or over
                 self._next_sample_ns = min(self._next_sample_ns, now_ns + _TREE_NS)
         if now_ns >= self._next_tree_ns:
             over = self._look_at_tree() or over
@@ -150,7 +159,9 @@ class Meters:
         started = monotonic_ns()
         disk = max(0, _used(self._upper)[0] - self._disk_before[0])
         processes = self._limits.processes
-        reading = self._tree.read(self._limits.memory_bytes, processes + 1, disk)
+        held = 0 if self._memory_by_leaf else self._held_by_sockets()
+        # What sockets hold takes from the room, so that near the limit the rest is counted exactly.
+        reading = self._tree.read(self._limits.memory_bytes - held, processes + 1, disk)
         ended = monotonic_ns()
         idle = reading.cpu_ns == self._tree_cpu_ns
         self._tree_cpu_ns = reading.cpu_ns
@@ -163,8 +174,8 @@ class Meters:
         if not self._memory_by_leaf:
             self._samples += 1
             if reading.exact:
-                self._anonymous = max(self._anonymous, reading.memory_bytes)
-            if reading.memory_bytes > self._limits.memory_bytes:
+                self._anonymous = max(self._anonymous, reading.memory_bytes + held)
+            if reading.memory_bytes + held > self._limits.memory_bytes:
                 over = "memory"
         if not self._cpu_by_leaf:
             self._cpu_ns = max(self._cpu_ns, reading.cpu_ns)
@@ -176,16 +187,27 @@ class Meters:
                 over = over or "processes"
         return over
 
-    def _sample(self) -> None:
-        """Take the figures that no limit depends on."""
+    def _held_by_sockets(self) -> int:
+        """Give what sockets hold beyond what the leaf counts."""
+        held = 0 if self._sockets is None else self._sockets.held_bytes()
+        self._saw_sockets = self._saw_sockets or held > 0
+        return held
+
+    def _sample(self) -> str | None:
+        """Take the figures that the kernel holds to their limits, and what it does not count."""
+        over = None
         if self._leaf is not None and self._memory_by_leaf:
             anonymous = self._leaf.anonymous_bytes()
+            held = self._held_by_sockets()
             if anonymous is not None:
                 self._samples += 1
-                self._anonymous = max(self._anonymous, anonymous)
+                self._anonymous = max(self._anonymous, anonymous + held)
+            if held and (anonymous or 0) + held > self._limits.memory_bytes:
+                over = "memory"
             for pid in self._leaf.processes()[:_LOOKED_AT]:
                 self._largest = max(self._largest, _resident_peak(pid))
         self._look_at_disk()
+        return over
 
     def _look_at_disk(self) -> None:
         if self._upper is None:
@@ -250,9 +272,10 @@ class Meters:
     def _anonymous_source(self) -> str:
         if not self._samples:
             return ""
-        if self._memory_by_leaf:
-            return f"{_file(self._leaf, 'memory now')}, largest sample, a lower bound"
-        return "/proc tree, largest sample, a lower bound"
+        where = _file(self._leaf, "memory now") if self._memory_by_leaf else "/proc tree"
+        if self._saw_sockets:
+            where += " and sock_diag"
+        return f"{where}, largest sample, a lower bound"
 
     def _peak_source(self, peak: int | None) -> str:
         return "" if peak is None else f"{_file(self._leaf, 'memory')}, exact, page cache included"

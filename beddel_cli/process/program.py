@@ -145,6 +145,7 @@ class ProgramAnswer:
         stopped: `interrupted` (Ctrl-C) or `terminated` (SIGTERM, SIGHUP) where the caller ended it.
         fault: what was wrong on our side; then nothing else counts.
         killed: whether it took SIGKILL after the grace period.
+        by_kernel: whether it was the kernel that found that memory had run out.
     """
 
     exit_code: int | None
@@ -155,6 +156,7 @@ class ProgramAnswer:
     stopped: str | None
     fault: str | None
     killed: bool
+    by_kernel: bool
     wall_ns: int
     usage: TreeUsage
     stdout: Stream

@@ -22,6 +22,7 @@ from beddel_cli.process.launch import ENDED, FAULT, NOT_STARTED, STARTED
 from beddel_cli.process.meters import Meters, ProgramLimits
 from beddel_cli.process.program import ProgramAnswer, TreeUsage
 from beddel_cli.process.signals import STOPPING
+from beddel_cli.process.sockets import Sockets
 from beddel_cli.process.streams import Inlet, Outlet, Pipes, Streams
 from beddel_cli.process.tree import Tree, own_cpu_ns, resident
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
         def events(self) -> int: ...
         @property
         def upper(self) -> int | None: ...
+        @property
+        def sockets(self) -> int | None: ...
         @property
         def terminal(self) -> int | None: ...
         def go(self) -> None: ...
@@ -154,7 +157,7 @@ class _Run:
         self._poller = select.poll()
         self._polled: dict[int, int] = {}
         tree, self._init_ns, self._floor = self._look_at_init(leaf)
-        self._meters = Meters(limits, leaf, tree, launcher.upper)
+        self._meters = Meters(limits, leaf, tree, launcher.upper, self._lists(leaf))
 
     def _look_at_init(self, leaf: Leaf | None) -> tuple[Tree | None, int, int]:
         """Give a reader of the tree where it is needed, and what the init has spent already."""
@@ -174,6 +177,13 @@ class _Run:
             self._fault = f"the program's tree cannot be watched: {error}"
             return None, 0, 0
         return tree, spent_ns, peak
+
+    def _lists(self, leaf: Leaf | None) -> Sockets | None:
+        """Give a reader of what the program's sockets hold."""
+        pid, descriptor = self._launcher.pid, self._launcher.sockets
+        if pid is None or descriptor is None:
+            return None
+        return Sockets(pid, descriptor, counted=leaf is not None and "memory" in leaf.held)
 
     def start(self) -> None:
         """Tell the init to start the program, or end it where it cannot be watched."""
@@ -395,6 +405,7 @@ class _Run:
             stopped=self._stopped,
             fault=self._fault,
             killed=self._killed,
+            by_kernel=self._limit == "memory" and self._meters.ran_out_of_memory() is not None,
             wall_ns=self._ended_ns - self._started_ns,
             usage=figures,
             stdout=stdout,

@@ -49,6 +49,7 @@ class FakeLauncher:
             silent: the init dies instead of reporting the end.
         """
         self.upper = upper
+        self.sockets: int | None = None
         self.terminal: int | None = None
         slave = -1
         if terminal:

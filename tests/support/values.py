@@ -136,6 +136,7 @@ PROGRAM_ANSWER = ProgramAnswer(
     stopped=None,
     fault=None,
     killed=False,
+    by_kernel=False,
     wall_ns=7_000_000,
     usage=TREE_USAGE,
     stdout=STREAM,

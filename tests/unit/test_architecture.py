@@ -78,10 +78,14 @@ ALLOWED: dict[str, set[str]] = {
     "process.signals": set(),
     "process.streams": {"process.program", "record"},
     "process.outer_terminal": set(),
-    "process.meters": {"process.cgroup", "process.program", "process.tree", "record"},
+    "process.sockets": set(),
+    "process.meters": {
+        *("process.cgroup", "process.program", "process.sockets", "process.tree", "record"),
+    },
     "process.supervise": {
         *("errors", "process.launch", "process.meters", "process.outer_terminal"),
-        *("process.program", "process.signals", "process.streams", "process.tree"),
+        *("process.program", "process.signals", "process.sockets", "process.streams"),
+        "process.tree",
     },
     "process.messages": {"process.program", "record"},
     "process.filter": {"record"},
@@ -96,7 +100,7 @@ ALLOWED: dict[str, set[str]] = {
             "process.kernel",
             "process.messages",
         ),
-        "process.rights",
+        *("process.rights", "process.sockets"),
     },
     "process.launch": {
         *BOTTOM,
