@@ -100,7 +100,7 @@ def agrees(caller: Caller, conditions: tuple[str, ...], profile: str, wanted: st
 def wanting(caller: Caller, conditions: tuple[str, ...], profile: str) -> str | None:
     """Give what a profile misses first, where several things are taken away at once."""
     found = {ALONE[each].get(profile) for each in conditions}
-    if caller.user is not None and profile == "ultra-secure":
+    if caller.profile != "ultra-secure" and profile == "ultra-secure":
         found.add(CGROUP)
     return NAMESPACES if NAMESPACES in found else CGROUP if CGROUP in found else None
 
