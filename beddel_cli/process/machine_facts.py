@@ -11,6 +11,9 @@ from beddel_cli.process.remedies import Facts
 
 _KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _CONTAINER_FILES = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
+# What container managers tell those inside, who may have no /run to be told in.
+_CONTAINER_VARIABLE = "container"
+_CONTAINER_NAMES = {"docker": "Docker", "podman": "Podman"}
 
 
 def read_facts() -> Facts:
@@ -23,9 +26,14 @@ def read_facts() -> Facts:
         apparmor_restricts=_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         apparmor_label=_text("/proc/self/attr/apparmor/current"),
         seccomp_filters=_filters(),
-        container=found[0] if found else None,
+        container=found[0] if found else _told_container(),
         root=os.geteuid() == 0,
     )
+
+
+def _told_container() -> str | None:
+    """Give the kind of container that its manager told, where it is one we know a remedy for."""
+    return _CONTAINER_NAMES.get(os.environ.get(_CONTAINER_VARIABLE, ""))
 
 
 def _text(path: str) -> str | None:

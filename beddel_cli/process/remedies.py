@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NESTING_LIMIT = 32
-_DOCKER = (
-    "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-    "--security-opt systempaths=unconfined …"
-)
+# What lets namespaces be made in a container, and what lets a cgroup, by its kind.
+_NAMESPACES_ALLOWED = {
+    "Docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined …",
+    "Podman": "podman run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt unmask=ALL …",
+}
+_CGROUPS_ALLOWED = {
+    "Docker": "docker run --cgroupns private -v /sys/fs/cgroup:/sys/fs/cgroup:rw --privileged …",
+    "Podman": "podman run --cgroupns private --security-opt unmask=/sys/fs/cgroup …",
+}
 
 
 @record
@@ -159,7 +166,10 @@ def _not_permitted(step: str, facts: Facts) -> Remedy | None:
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         )
     if facts.container is not None:
-        return Remedy(f"the {facts.container} container around us forbids it", _DOCKER)
+        return Remedy(
+            f"the {facts.container} container around us forbids it",
+            _for_container(_NAMESPACES_ALLOWED, facts),
+        )
     if facts.apparmor_label not in (None, "", "unconfined"):
         return Remedy(
             f"the AppArmor profile {facts.apparmor_label!r} around us forbids it",
@@ -183,7 +193,12 @@ def _no_such_call(facts: Facts) -> Remedy:
 
 def _filtered(facts: Facts) -> Remedy:
     where = f"the {facts.container} container" if facts.container else "a seccomp filter"
-    return Remedy(f"{where} around us forbids the call", _DOCKER)
+    return Remedy(f"{where} around us forbids the call", _for_container(_NAMESPACES_ALLOWED, facts))
+
+
+def _for_container(remedies: Mapping[str, str], facts: Facts) -> str:
+    """Give the remedy of this kind of container, Docker's where the kind does not show."""
+    return remedies.get(facts.container or "", remedies["Docker"])
 
 
 def explain_cgroup(what: str, detail: str, number: int, facts: Facts) -> Remedy:
@@ -192,11 +207,10 @@ def explain_cgroup(what: str, detail: str, number: int, facts: Facts) -> Remedy:
     if number:
         named += f" ({errno.errorcode.get(number, number)}: {os.strerror(number)})"
     may_not = number in (errno.EACCES, errno.EPERM)
-    if number == errno.EROFS or (may_not and facts.root and facts.container is not None):
-        return Remedy(
-            named,
-            "docker run --cgroupns private -v /sys/fs/cgroup:/sys/fs/cgroup:rw --privileged …",
-        )
+    inside = facts.container is not None
+    # What a container does not show cannot be mounted or made from inside of it either.
+    if number == errno.EROFS or (inside and (number == errno.ENOENT or (may_not and facts.root))):
+        return Remedy(named, _for_container(_CGROUPS_ALLOWED, facts))
     if may_not or number in (errno.EBUSY, errno.ENOTSUP):
         return Remedy(named, "systemd-run --user --scope -p Delegate=yes beddel-cli …")
     if number == errno.ENOENT:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+from time import monotonic_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,18 +39,26 @@ _PART_BYTES = 1 << 16
 # What a socket may hold where the machine does not say.
 _USUAL_BYTES = 212_992
 
+# Walking the table of connections of the whole machine takes milliseconds, so it is done only where
+# there are any, and not at every look.
+_CONNECTIONS_NS = 100_000_000
+
 # Each list: request, length of an entry before its attributes, which attribute is the memory.
 _NETLINK_LIST = (struct.pack("=BBHIIII", _NETLINK, 255, 0, 0, 1, _ALL, _ALL), 28, 0)
 _UNIX_LIST = (struct.pack("=BBHIIIII", _UNIX, 0, 0, _ALL, 0, 0x20, _ALL, _ALL), 16, 5)
-_LISTS = (
+
+
+def _internet_list(family: int, protocol: int) -> tuple[bytes, int, int]:
+    return struct.pack("=BBBBI48x", family, protocol, 1 << 6, 0, _ALL), 72, 7
+
+
+_SHORT_LISTS = (
     _NETLINK_LIST,
     _UNIX_LIST,
-    *(
-        (struct.pack("=BBBBI48x", family, protocol, 1 << 6, 0, _ALL), 72, 7)
-        for family in (_INET, _INET6)
-        for protocol in (_TCP, _UDP)
-    ),
+    *(_internet_list(each, _UDP) for each in (_INET, _INET6)),
 )
+# By the name that sockstat has for their number.
+_CONNECTIONS = {"TCP": _internet_list(_INET, _TCP), "TCP6": _internet_list(_INET6, _TCP)}
 
 
 class Sockets:
@@ -62,38 +71,64 @@ class Sockets:
     """
 
     def __init__(self, init: int, descriptor: int, *, counted: bool) -> None:
-        self._count = f"/proc/{init}/net/sockstat"
+        self._folder = f"/proc/{init}/net"
         self._descriptor = descriptor
         # An answer is there at once or never comes.
         os.set_blocking(descriptor, False)
-        self._lists = (_NETLINK_LIST,) if counted else _LISTS
         self._counted = counted
-        self._most_bytes = _most_bytes()
-        self._before = parse_count(_read(self._count))
+        self._most_bytes = 0 if counted else _most_bytes()
+        self._connections_bytes = self._connections_at = 0
+        self._before = self._count().get("sockets")
         self._unlisted_before = 0
-        self._unlisted_before = self._look()[1]
+        if self._before != 1:
+            # Else there is only the one that asks.
+            self._unlisted_before = self._look()[1]
 
     def held_bytes(self) -> int:
-        """Give what all of them hold now, in bytes; a figure that is never too small but for
-        sockets of kinds that this kernel does not list."""
-        if self._before is not None and parse_count(_read(self._count)) == self._before:
+        """Give what all of them hold now, in bytes.
+
+        Never too little but for kinds of sockets that this kernel does not list, and for what
+        connections took in the last tenth of a second.
+        """
+        if self._before is not None and self._count().get("sockets") == self._before:
             return 0
         held, unlisted = self._look()
-        return held + (0 if self._counted else unlisted * self._most_bytes)
+        return held + unlisted * self._most_bytes
 
     def _look(self) -> tuple[int, int]:
         """Give what the listed ones hold, and how many more there are than are listed."""
-        listed = [memory for asked in self._lists for memory in _dump(self._descriptor, *asked)]
-        there = parse_count(_read(self._count)) or 0
-        return sum(listed), max(0, there - len(listed) - self._unlisted_before)
+        lists = (_NETLINK_LIST,) if self._counted else _SHORT_LISTS
+        listed = [memory for asked in lists for memory in _dump(self._descriptor, *asked)]
+        if self._counted:
+            return sum(listed), 0
+        counts = self._count("6") | self._count()
+        there = {name: counts[name] for name in _CONNECTIONS if counts.get(name)}
+        unlisted = counts.get("sockets", 0) - len(listed) - sum(there.values())
+        held = sum(listed) + self._held_by_connections(there)
+        return held, max(0, unlisted - self._unlisted_before)
+
+    def _held_by_connections(self, there: dict[str, int]) -> int:
+        now = monotonic_ns()
+        if now - self._connections_at > _CONNECTIONS_NS:
+            self._connections_at = now
+            self._connections_bytes = sum(
+                sum(_dump(self._descriptor, *_CONNECTIONS[name])) for name in there
+            )
+        return self._connections_bytes if there else 0
+
+    def _count(self, version: str = "") -> dict[str, int]:
+        return parse_counts(_read(f"{self._folder}/sockstat{version}"))
 
 
-def parse_count(sockstat: str) -> int | None:
-    """Read how many sockets a namespace has out of its sockstat; None where it does not say."""
-    words = sockstat.partition("\n")[0].split()
-    if words[:2] == ["sockets:", "used"] and len(words) > 2 and words[2].isdigit():
-        return int(words[2])
-    return None
+def parse_counts(sockstat: str) -> dict[str, int]:
+    """Read how many sockets a namespace has, by kind, and as `sockets` in all."""
+    found = {}
+    for line in sockstat.splitlines():
+        name, _, rest = line.partition(": ")
+        words = rest.split()
+        if len(words) > 1 and words[0] in ("used", "inuse") and words[1].isdigit():
+            found[name] = int(words[1])
+    return found
 
 
 def parse_memory(entry: bytes, before: int, wanted: int) -> int | None:

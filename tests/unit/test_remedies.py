@@ -24,6 +24,10 @@ DOCKER = (
     "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined …"
 )
+PODMAN = (
+    "podman run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt unmask=ALL …"
+)
 # step, errno, what is special about the machine: the cause, the fix
 CASES = [
     (
@@ -61,7 +65,7 @@ CASES = [
     (
         *("user namespace", errno.ENOSYS, {"container": "Podman"}),
         "the Podman container around us forbids the call",
-        DOCKER,
+        PODMAN,
     ),
     (
         *("files", errno.ENOSYS, {"seccomp_filters": 1}),
@@ -172,6 +176,9 @@ def test_an_unknown_cause_is_not_made_up() -> None:
         (errno.EACCES, {"container": "Docker"}, "systemd-run --user --scope -p Delegate=yes"),
         (errno.EBUSY, {}, "systemd-run --user --scope -p Delegate=yes"),
         (errno.ENOENT, {}, "sudo mount -t cgroup2"),
+        (errno.ENOENT, {"container": "Docker"}, "docker run --cgroupns private -v"),
+        (errno.ENOENT, {"container": "Podman"}, "podman run --cgroupns private --security-opt"),
+        (errno.EROFS, {"container": "Podman"}, "podman run --cgroupns private --security-opt"),
         (0, {}, "use `--profile high-security`"),
     ],
 )
@@ -186,3 +193,13 @@ def test_the_facts_of_this_machine() -> None:
     assert facts.root == (os.geteuid() == 0)
     with open("/proc/sys/user/max_user_namespaces", encoding="ascii") as file:
         assert facts.namespace_limits["user"] == int(file.read())
+
+
+def test_a_container_that_only_its_manager_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"podman": "Podman", "docker": "Docker", "of a kind nobody knows": None}
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    for name, kind in told.items():
+        monkeypatch.setenv("container", name)
+        assert read_facts().container == kind
+    monkeypatch.delenv("container")
+    assert read_facts().container is None

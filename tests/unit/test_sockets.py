@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from beddel_cli.process.sockets import PROTOCOL, Sockets, parse_count, parse_memory
+from beddel_cli.process.sockets import PROTOCOL, Sockets, parse_counts, parse_memory
 
 FIGURES = (1000, 9, 500, 9, 30, 700, 9, 4)
 
@@ -29,16 +29,18 @@ def test_an_entry_that_says_nothing(rest: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
+    ("text", "counts"),
     [
-        ("sockets: used 15\nTCP: inuse 1\n", 15),
-        ("sockets: used\n", None),
-        ("sockets: used x\n", None),
-        ("", None),
+        ("sockets: used 15\nTCP: inuse 1 orphan 0 tw 4\n", {"sockets": 15, "TCP": 1}),
+        ("TCP6: inuse 2\nFRAG6: inuse 0 memory 0\n", {"TCP6": 2, "FRAG6": 0}),
+        ("sockets: used\n", {}),
+        ("sockets: used x\n", {}),
+        ("sockets: memory 4\n", {}),
+        ("", {}),
     ],
 )
-def test_the_count(text: str, count: int | None) -> None:
-    assert parse_count(text) == count
+def test_the_counts(text: str, counts: dict[str, int]) -> None:
+    assert parse_counts(text) == counts
 
 
 @pytest.mark.parametrize("counted", [False, True])
