@@ -39,6 +39,7 @@ from beddel_cli.merkle import (
     node_hash,
 )
 from beddel_cli.record import record
+from beddel_cli.sqlite_core import Error, OperationalError, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,8 +173,6 @@ class Ledger:
 
     def _begin_writing(self) -> None:
         """Take the write lock, which one process at a time has."""
-        from _sqlite3 import OperationalError
-
         deadline = monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -532,9 +531,6 @@ def _set_journal(connection: Connection, path: str, wanted: str) -> None:
 
 
 def _connect(path: str, *, writable: bool = True) -> Connection:
-    # What `sqlite3` is made of: the package around it imports `datetime` and registers converters.
-    from _sqlite3 import connect
-
     if writable:
         return connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
     from urllib.parse import quote
@@ -553,8 +549,6 @@ class _Translated:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from _sqlite3 import Error
-
         if isinstance(error, Error):
             raise _explain(self._path, error) from error
 
