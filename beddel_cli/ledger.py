@@ -278,9 +278,11 @@ class Ledger:
             )
         values = []
         for row, (level, position) in zip(rows, names, strict=True):
-            nodes = found.get(row, b"")
-            value = nodes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
-            if type(nodes) is not bytes or len(value) != HASH_BYTES:
+            nodes = found.get(row)
+            value = b""
+            if type(nodes) is bytes:
+                value = nodes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
+            if len(value) != HASH_BYTES:
                 raise self._damaged(f"the node over entries {position << level} to {row}")
             values.append(value)
         return values
