@@ -103,8 +103,9 @@ class Forger:
 
     def blank_signatures(self) -> None:
         """Leave of each signature only which key it claims to be by."""
-        blank = "CAST(substr(signature, 1, 4) || zeroblob(64) AS BLOB)"
-        self.execute(f"UPDATE entry SET signature = {blank}")
+        self.execute(
+            "UPDATE entry SET signature = CAST(substr(signature, 1, 4) || zeroblob(64) AS BLOB)"
+        )
 
     def close(self) -> None:
         self._connection.close()
