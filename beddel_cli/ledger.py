@@ -446,6 +446,9 @@ def _is_there(logs: Folder, name: str) -> bool:
             f"log {path!r} has mode {stat.S_IMODE(status.st_mode):04o}: others may write to it",
             hint=f"chmod 600 {shell_word(path)}",
         )
+    # Else SQLite would open it to read, and leave files beside it that are no more writable.
+    if not os.access(name, os.R_OK | os.W_OK, dir_fd=logs.fd, effective_ids=True):
+        raise _not_writable(path)
     return True
 
 
@@ -557,27 +560,31 @@ class _Translated:
 
 def _explain(path: str, error: BaseException) -> LedgerError:
     code = getattr(error, "sqlite_errorname", "") or ""
-    folder = os.path.dirname(path)
     say: tuple[tuple[str, str, str | None], ...] = (
         ("SQLITE_BUSY", f"log {path!r} was kept busy by others for {BUSY_SECONDS:.0f} s", None),
         ("SQLITE_FULL", f"the disk is full: cannot add to log {path!r}", "free some space on it"),
-        (
-            "SQLITE_READONLY",
-            f"log {path!r} or its folder may not be written by user {os.geteuid()}",
-            f"chmod u+rwx {shell_word(folder)}; chmod u+rw {shell_word(path)}",
-        ),
         (
             "SQLITE_CANTOPEN",
             f"cannot open log {path!r}, or a file beside it",
             "its folder must be writable: copy the log with the files beside it to one that is",
         ),
     )
+    if code.startswith("SQLITE_READONLY"):
+        return _not_writable(path)
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return DamagedError(f"log {path!r} is damaged: {error}")
     for head, message, hint in say:
         if code.startswith(head):
             return LedgerError(message, hint=hint)
     return LedgerError(f"cannot use log {path!r}: {error} ({code or 'no code'})")
+
+
+def _not_writable(path: str) -> LedgerError:
+    folder = shell_word(os.path.dirname(path))
+    return LedgerError(
+        f"log {path!r} or its folder may not be written by user {os.geteuid()}",
+        hint=f"chmod u+rwx {folder}; chmod u+rw {shell_word(path)}*",
+    )
 
 
 def _no_log(tenant: str, home: str) -> LedgerError:
