@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from beddel_cli import ledger as ledger_module
+from beddel_cli import ledger_file
 from beddel_cli.checkpoint import parse_checkpoint, parse_note, verify_checkpoint
 from beddel_cli.errors import HomeError, LedgerError
 from beddel_cli.keys import load_log_key
 from beddel_cli.ledger import (
     MAX_ENTRY_BYTES,
-    DamagedError,
     Row,
     is_tenant,
-    journal_mode_on,
     open_ledger,
     open_log_file,
     tenants,
 )
+from beddel_cli.ledger_file import DamagedError, journal_mode_on
 from beddel_cli.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
 from tests.support.logs import Forger, fill, log_path, make_log, public_of
 
@@ -332,7 +332,7 @@ def test_a_log_that_moves_to_such_a_file_system(
     connection = sqlite3.connect(log_path(tmp_path))
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
-    monkeypatch.setattr(ledger_module, "_file_system", lambda _: 0x6969)
+    monkeypatch.setattr(ledger_file, "_file_system", lambda _: 0x6969)
     with open_ledger(str(tmp_path), "default") as ledger:
         assert ledger.append(b"more", key).index == 2
         names = {each.name for each in (tmp_path / "logs").iterdir()}
@@ -350,7 +350,7 @@ def test_a_journal_that_is_not_the_wanted_one_is_refused(
     reader = sqlite3.connect(log_path(tmp_path), isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM entry").fetchone()
-    monkeypatch.setattr(ledger_module, "_file_system", lambda _: 0x6969)
+    monkeypatch.setattr(ledger_file, "_file_system", lambda _: 0x6969)
     with pytest.raises(LedgerError):
         open_ledger(str(tmp_path), "default")
     reader.close()
@@ -359,7 +359,7 @@ def test_a_journal_that_is_not_the_wanted_one_is_refused(
 def test_real_file_system_is_told(tmp_path: Path) -> None:
     folder = os.open("/proc", os.O_RDONLY)
     try:
-        assert ledger_module._file_system(folder) == 0x9FA0  # PROC_SUPER_MAGIC
+        assert ledger_file._file_system(folder) == 0x9FA0  # PROC_SUPER_MAGIC
     finally:
         os.close(folder)
 
