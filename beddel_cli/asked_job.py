@@ -32,7 +32,7 @@ def check_outputs(asked: Asked, job: Job) -> None:
         ("the signing key", asked.signing_key),
         ("the job's code", job.code_place.file if job.code_file else None),
     )
-    keys_folder = os.path.realpath(os.path.join(locate(os.environ).home, "keys"))
+    home = os.path.realpath(locate(os.environ).home)
     taken = {os.path.realpath(path): what for what, path in inputs if path and path != "-"}
     for flag, path in (
         ("--receipt", asked.receipt),
@@ -46,8 +46,9 @@ def check_outputs(asked: Asked, job: Job) -> None:
         if path == "-":
             raise UsageError(f"{flag} needs the name of a file", got="-")
         real = os.path.realpath(path)
-        if os.path.dirname(real) == keys_folder:
-            raise UsageError(f"{flag} {path!r} would write among the keys")
+        for folder in ("keys", "logs"):
+            if os.path.dirname(real) == os.path.join(home, folder):
+                raise UsageError(f"{flag} {path!r} would write among the {folder}")
         if real in taken:
             raise UsageError(f"{flag} {path!r} would write over {taken[real]}")
         taken[real] = f"what {flag} writes"

@@ -61,7 +61,7 @@ class Judgement:
     Attributes:
         root: over all entries, as derived from their bytes.
         key_id: of the key that signed the head; None where none of the given ones did.
-        findings: what is wrong, by index; at most `MOST_FINDINGS` of `findings_count`.
+        findings: what is wrong, by index; of `findings_count`, `MOST_FINDINGS` or a few more.
         runs, open_runs: runs that started, and those of them without an end.
         clock_back: indices of entries that are dated before the one in front of them.
         anchors: how many anchors of this log were compared; None where none was asked for.
@@ -111,13 +111,12 @@ def judge_log(
         raise UnverifiableError("the log has no entries, so nothing was verified")
     key_id = _judge_head(reading, known, read_rows)
     reading.compare_anchors()
-    findings = sorted(reading.findings.items())
     return Judgement(
         origin=origin,
         size=reading.tree.size,
         root=reading.tree.root(),
         key_id=key_id,
-        findings=tuple(Finding(index, what) for index, what in findings),
+        findings=tuple(sorted(reading.findings, key=lambda finding: finding.index)),
         findings_count=reading.findings_count,
         runs=reading.runs,
         open_runs=tuple(reading.open_runs.values()),
@@ -134,7 +133,7 @@ class _Reading:
         self.origin = origin
         self.tree = GrowingTree()
         self.blocks = [(0, self.tree.copy())]
-        self.findings: dict[int, str] = {}
+        self.findings: list[Finding] = []
         self.findings_count = 0
         self.runs = 0
         self.open_runs: dict[int, OpenRun] = {}
@@ -146,10 +145,11 @@ class _Reading:
         self._anchors = sorted(anchors, key=lambda anchor: anchor.size)
         self._roots = {anchor.size: b"" for anchor in anchors}
 
-    def note(self, index: int, what: str) -> None:
+    def note(self, index: int, what: str, *, convicts: bool = False) -> None:
+        """Take down what is wrong; what a signature or an anchor says never falls under the cap."""
         self.findings_count += 1
-        if index not in self.findings and len(self.findings) < MOST_FINDINGS:
-            self.findings[index] = what
+        if convicts or len(self.findings) < MOST_FINDINGS:
+            self.findings.append(Finding(index, what))
 
     def take(self, row: Row) -> None:
         """Take the next row; rows come in the order of their indices."""
@@ -203,13 +203,14 @@ class _Reading:
             if anchor.size > size:
                 last = anchor.size - 1
                 which = f"entry {last} is" if last == size else f"entries {size} to {last} are"
-                self.note(size, f"{which} gone: an anchor has {anchor.size} entries")
+                what = f"{which} gone: an anchor has {anchor.size} entries"
+                self.note(size, what, convicts=True)
             elif anchor.size and self._roots[anchor.size] != anchor.root:
-                self.note(
-                    self.anchored,
+                what = (
                     f"one of entries {self.anchored} to {anchor.size - 1} is not what it was when "
-                    f"the anchor over {anchor.size} entries was made",
+                    f"the anchor over {anchor.size} entries was made"
                 )
+                self.note(self.anchored, what, convicts=True)
             else:
                 self.anchored = max(self.anchored, anchor.size)
 
@@ -233,7 +234,7 @@ def _judge_head(
             hint="--key LOG.pub.pem",
             expected=", ".join(sorted(key.key_id for key in known.values())),
         )
-    reading.note(index, "it is the first for which the log's key did not sign")
+    reading.note(index, "it is the first for which the log's key did not sign", convicts=True)
     return None
 
 

@@ -24,7 +24,8 @@ from beddel_cli.checkpoint import (
 )
 from beddel_cli.errors import BeddelError, LedgerError, UsageError, VerificationError
 from beddel_cli.home import locate, write_whole
-from beddel_cli.ledger import DamagedError, open_ledger, open_log_file, tenants
+from beddel_cli.ledger import open_ledger, open_log_file, tenants
+from beddel_cli.ledger_file import DamagedError
 from beddel_cli.log_entry import parse_entry
 from beddel_cli.merkle import inclusion_path, subtree_root
 from beddel_cli.render import error_text

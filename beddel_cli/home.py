@@ -142,8 +142,10 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
         os.close(here)
 
 
-def write_whole(path: str, data: bytes, mode: int) -> None:
+def write_whole(path: str, data: bytes, mode: int, *, synced: bool = True) -> None:
     """Put a file in place whole or not at all, on disk before this returns.
+
+    With `synced` false it may be lost or cut if the machine fails: for what can be made again.
 
     Writes a temporary file in the same folder, then renames it over the name, so a link that
     appears there in the meantime is replaced, never followed. `mode` holds whatever the umask.
@@ -160,14 +162,14 @@ def write_whole(path: str, data: bytes, mode: int) -> None:
     except OSError as error:
         raise _write_error(path, error) from error
     try:
-        replace(folder_fd, name, data, mode)
+        replace(folder_fd, name, data, mode, synced=synced)
     except OSError as error:
         raise _write_error(path, error) from error
     finally:
         os.close(folder_fd)
 
 
-def replace(folder_fd: int, name: str, data: bytes, mode: int) -> None:
+def replace(folder_fd: int, name: str, data: bytes, mode: int, *, synced: bool = True) -> None:
     """Do what `write_whole` does, in a folder that is already open.
 
     Raises:
@@ -184,13 +186,14 @@ def replace(folder_fd: int, name: str, data: bytes, mode: int) -> None:
                 f"{name!r} exists and is {_kind(there.st_mode)}, expected a file or nothing",
                 hint="give another file name; beddel never writes through links or into devices",
             )
-    temporary = _write_temporary(folder_fd, data, mode)
+    temporary = _write_temporary(folder_fd, data, mode, synced=synced)
     try:
         os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
     except BaseException:
         os.unlink(temporary, dir_fd=folder_fd)
         raise
-    os.fsync(folder_fd)
+    if synced:
+        os.fsync(folder_fd)
 
 
 def create_once(folder_fd: int, name: str, data: bytes, mode: int) -> bool:
@@ -366,7 +369,7 @@ def _write_error(path: str, error: OSError) -> ReceiptWriteError:
     return ReceiptWriteError(message, hint=hint)
 
 
-def _write_temporary(folder_fd: int, data: bytes, mode: int) -> str:
+def _write_temporary(folder_fd: int, data: bytes, mode: int, *, synced: bool = True) -> str:
     """Write a synced file under a name nobody can guess or have taken; give the name."""
     name = f".beddel-{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_NOFOLLOW | _O_CLOEXEC
@@ -376,7 +379,8 @@ def _write_temporary(folder_fd: int, data: bytes, mode: int) -> str:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
+        if synced:
+            os.fsync(fd)
     except BaseException:
         os.unlink(name, dir_fd=folder_fd)
         raise

@@ -18,8 +18,7 @@ Source: https://www.sqlite.org/wal.html; https://www.sqlite.org/lockingv3.html.
 from __future__ import annotations
 
 import os
-import stat
-from time import monotonic
+from time import monotonic, sleep
 
 from beddel_cli.checkpoint import (
     NoteSignature,
@@ -29,7 +28,15 @@ from beddel_cli.checkpoint import (
     raw_public_key,
 )
 from beddel_cli.errors import LedgerError, VerificationError, bug
-from beddel_cli.home import NoFolderError, open_folder, shell_word
+from beddel_cli.home import NoFolderError, open_folder
+from beddel_cli.ledger_file import (
+    BUSY_SECONDS,
+    DamagedError,
+    Translated,
+    check_file,
+    make_file,
+    open_file,
+)
 from beddel_cli.merkle import (
     HASH_BYTES,
     complete_subtrees,
@@ -39,15 +46,15 @@ from beddel_cli.merkle import (
     node_hash,
 )
 from beddel_cli.record import record
+from beddel_cli.sqlite_core import OperationalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from sqlite3 import Connection
+    from sqlite3 import Connection, Cursor
     from typing import Any, Protocol
 
     from beddel_cli.checkpoint import VerifyingKey
-    from beddel_cli.home import Folder
 
     class Signer(Protocol):
         """The log's private key."""
@@ -59,52 +66,12 @@ if TYPE_CHECKING:
 
 FOLDER = "logs"
 SUFFIX = ".sqlite3"
-BUSY_SECONDS = 30.0
-# SQLite waits for a lock deaf to signals, so it waits in small pieces.
-_WAIT_SECONDS = 0.5
 ORIGIN_HEAD = "beddel-cli.invalid/log/"
 MAX_ENTRY_BYTES = 1 << 20
 
-_APPLICATION_ID = 0x62646C67
-_FORMAT = 1
 _SIGNATURE_BYTES = 68
+_PAUSE_SECONDS = 0.001
 _TENANT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-_SCHEMA = """
-CREATE TABLE log(
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  origin TEXT NOT NULL
-);
-CREATE TABLE entry(
-  idx INTEGER PRIMARY KEY CHECK (idx >= 0),
-  nodes BLOB NOT NULL CHECK (typeof(nodes) = 'blob'),
-  signature BLOB NOT NULL CHECK (typeof(signature) = 'blob' AND length(signature) = 68),
-  data BLOB NOT NULL CHECK (typeof(data) = 'blob')
-);
-"""
-# File systems that may be shared between machines, or whose memory maps may not be coherent:
-# statfs(2) and linux/magic.h.
-_SHARED_FILE_SYSTEMS = {
-    0x6969: "NFS",
-    0x517B: "SMB",
-    0xFF534D42: "CIFS",
-    0xFE534D42: "SMB 2",
-    0x01021997: "9p",
-    0x65735546: "FUSE",
-    0x5346414F: "AFS",
-    0x6B414653: "AFS",
-    0x00C36400: "Ceph",
-    0x0BD00BD0: "Lustre",
-    0x01161970: "GFS2",
-    0x7461636F: "OCFS2",
-    0x73757245: "Coda",
-    0x786F4256: "vboxsf",
-    0xAAD7AAEA: "PanFS",
-    0x47504653: "GPFS",
-}
-
-
-class DamagedError(LedgerError):
-    """What is in the log's file is not what was put there."""
 
 
 @record
@@ -159,30 +126,34 @@ class Ledger:
         """
         if len(data) > MAX_ENTRY_BYTES:
             raise bug(f"a log entry of {len(data)} bytes")
-        with _Translated(self.path):
-            self._begin_writing()
+        with Translated(self.path):
+            self._execute("BEGIN IMMEDIATE")
             try:
                 appended = self._append(data, key, older_keys)
-                self._connection.execute("COMMIT")
+                self._execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
         return appended
 
-    def _begin_writing(self) -> None:
-        """Take the write lock, which one process at a time has."""
-        from _sqlite3 import OperationalError
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> Cursor:
+        """Run a statement; while another process is in the way, wait in small steps.
 
-        deadline = monotonic() + BUSY_SECONDS
+        SQLite's own waiting is deaf to signals, and its steps grow so long that of many writers
+        some get nothing for seconds.
+        """
+        deadline = None
         while True:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                return
+                return self._connection.execute(statement, values)
             except OperationalError as error:
-                busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
-                if not busy or monotonic() > deadline:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY"):
                     raise
+                deadline = deadline or monotonic() + BUSY_SECONDS
+                if monotonic() > deadline:
+                    raise
+                sleep(_PAUSE_SECONDS)
 
     def _append(self, data: bytes, key: Signer, older_keys: Sequence[VerifyingKey]) -> Appended:
         index = self.size()
@@ -203,7 +174,7 @@ class Ledger:
         stored = signature.key_hash + signature.value
         hashes = b"".join(value for _, _, value in nodes)
         row = (index, hashes, stored, data)
-        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?)", row)
+        self._execute("INSERT INTO entry VALUES (?, ?, ?, ?)", row)
         self._known_good = (text, stored)
         return Appended(index, path, make_note(text, [signature]))
 
@@ -248,10 +219,8 @@ class Ledger:
         Raises:
             LedgerError: it cannot be read.
         """
-        with _Translated(self.path):
-            row = self._connection.execute(
-                "SELECT signature FROM entry WHERE idx = ?", (index,)
-            ).fetchone()
+        with Translated(self.path):
+            row = self._execute("SELECT signature FROM entry WHERE idx = ?", (index,)).fetchone()
         if row is None or type(row[0]) is not bytes or len(row[0]) != _SIGNATURE_BYTES:
             raise self._damaged(f"the signature of entry {index}")
         return row[0]
@@ -270,18 +239,20 @@ class Ledger:
             return []
         rows = [((position + 1) << level) - 1 for level, position in names]
         marks = ",".join("?" * len(rows))
-        with _Translated(self.path):
+        with Translated(self.path):
             found = dict(
-                self._connection.execute(
+                self._execute(
                     f"SELECT idx, nodes FROM entry WHERE idx IN ({marks})",  # noqa: S608
                     rows,
                 )
             )
         values = []
         for row, (level, position) in zip(rows, names, strict=True):
-            nodes = found.get(row, b"")
-            value = nodes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
-            if type(nodes) is not bytes or len(value) != HASH_BYTES:
+            nodes = found.get(row)
+            value = b""
+            if type(nodes) is bytes:
+                value = nodes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
+            if len(value) != HASH_BYTES:
                 raise self._damaged(f"the node over entries {position << level} to {row}")
             values.append(value)
         return values
@@ -297,9 +268,9 @@ class Ledger:
         Raises:
             LedgerError: it cannot be read to its end.
         """
-        with _Translated(self.path):
+        with Translated(self.path):
             query = "SELECT idx, nodes, signature, data FROM entry WHERE idx >= ? ORDER BY idx"
-            for row in self._connection.execute(query, (start,)):
+            for row in self._execute(query, (start,)):
                 yield Row(row[0], *(part if type(part) is bytes else b"" for part in row[1:]))
 
     def row(self, index: int) -> Row | None:
@@ -316,17 +287,17 @@ class Ledger:
         Raises:
             LedgerError: it cannot be read.
         """
-        with _Translated(self.path):
-            self._connection.execute("BEGIN")
-            self._connection.execute("SELECT max(idx) FROM entry").fetchone()
+        with Translated(self.path):
+            self._execute("BEGIN")
+            self._execute("SELECT max(idx) FROM entry").fetchone()
 
     def _one(self, query: str) -> Any:
-        with _Translated(self.path):
-            return self._connection.execute(query).fetchone()[0]
+        with Translated(self.path):
+            return self._execute(query).fetchone()[0]
 
     def close(self) -> None:
         """Give the file back."""
-        with _Translated(self.path):
+        with Translated(self.path):
             self._connection.close()
 
     def __enter__(self) -> Ledger:
@@ -349,12 +320,11 @@ def open_ledger(home: str, tenant: str, *, create: bool = True) -> Ledger:
             open_folder(home, create=create) as folder,
             folder.child(FOLDER, create=create) as logs,
         ):
-            path = os.path.join(logs.path, name)
-            if not _is_there(logs, name):
+            if not check_file(logs, name):
                 if not create:
                     raise _no_log(tenant, home)
-                _make(logs, name, tenant)
-            return _open(path, _journal_mode(logs.fd), writable=True)
+                make_file(logs, name, f"{ORIGIN_HEAD}{os.urandom(16).hex()}/{tenant}")
+            return Ledger(*open_file(os.path.join(logs.path, name), logs.fd))
     except NoFolderError:
         raise _no_log(tenant, home) from None
 
@@ -365,12 +335,7 @@ def open_log_file(path: str) -> Ledger:
     Raises:
         LedgerError: it is not a log, or cannot be opened.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise LedgerError(f"{path!r} is not a regular file, expected a log")
-    except OSError as error:
-        raise LedgerError(f"cannot open log {path!r}: {os.strerror(error.errno or 0)}") from error
-    return _open(os.path.abspath(path), None, writable=False)
+    return Ledger(*open_file(os.path.abspath(path), None))
 
 
 def tenants(home: str) -> tuple[str, ...]:
@@ -401,187 +366,6 @@ def file_name(tenant: str) -> str:
     if not is_tenant(tenant):
         raise bug(f"an unchecked tenant: {tenant!r}")
     return tenant + SUFFIX
-
-
-def journal_mode_on(file_system: int) -> str:
-    """Decide which journal is sound on a file system, by its number in statfs(2)."""
-    return "delete" if file_system in _SHARED_FILE_SYSTEMS else "wal"
-
-
-def _journal_mode(folder_fd: int) -> str:
-    return journal_mode_on(_file_system(folder_fd))
-
-
-def _file_system(descriptor: int) -> int:
-    """Give the number of the file system that an open file is on.
-
-    Source: fstatfs(2); `f_type` is the first word of `struct statfs` on every 64-bit Linux.
-    """
-    import ctypes
-
-    buffer = (ctypes.c_ulong * 32)()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.fstatfs(descriptor, ctypes.byref(buffer)) != 0:
-        raise LedgerError(f"cannot tell the log's file system: {os.strerror(ctypes.get_errno())}")
-    return int(buffer[0]) & 0xFFFFFFFF
-
-
-def _is_there(logs: Folder, name: str) -> bool:
-    """Judge the file before SQLite opens it by its name; the folder is ours alone."""
-    path = os.path.join(logs.path, name)
-    try:
-        status = os.stat(name, dir_fd=logs.fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISREG(status.st_mode):
-        raise LedgerError(f"log {path!r} is not a regular file", hint=f"rm {shell_word(path)}")
-    if status.st_uid != os.geteuid():
-        raise LedgerError(
-            f"log {path!r} belongs to user {status.st_uid}, expected {os.geteuid()}",
-            hint=f"sudo chown {os.geteuid()} {shell_word(path)}",
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise LedgerError(
-            f"log {path!r} has mode {stat.S_IMODE(status.st_mode):04o}: others may write to it",
-            hint=f"chmod 600 {shell_word(path)}",
-        )
-    return True
-
-
-def _make(logs: Folder, name: str, tenant: str) -> None:
-    """Put an empty log in place, unless another beddel is first."""
-    temporary = f".beddel-{os.urandom(8).hex()}.tmp"
-    path = os.path.join(logs.path, temporary)
-    final = os.path.join(logs.path, name)
-    origin = f"{ORIGIN_HEAD}{os.urandom(16).hex()}/{tenant}"
-    try:
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=logs.fd))
-        os.chmod(temporary, 0o600, dir_fd=logs.fd)
-        try:
-            with _Translated(final):
-                _fill(path, origin, _journal_mode(logs.fd))
-            os.link(temporary, name, src_dir_fd=logs.fd, dst_dir_fd=logs.fd, follow_symlinks=False)
-        except FileExistsError:
-            pass
-        finally:
-            _remove(logs, temporary)
-        os.fsync(logs.fd)
-    except OSError as error:
-        raise LedgerError(f"cannot make log {final!r}: {os.strerror(error.errno or 0)}") from error
-
-
-def _remove(logs: Folder, temporary: str) -> None:
-    for ending in ("", "-journal", "-wal", "-shm"):
-        try:
-            os.unlink(temporary + ending, dir_fd=logs.fd)
-        except FileNotFoundError:
-            continue
-
-
-def _fill(path: str, origin: str, journal_mode: str) -> None:
-    connection = _connect(path)
-    try:
-        connection.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
-        connection.execute("INSERT INTO log VALUES (1, ?)", (origin,))
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
-        connection.execute("COMMIT")
-        _set_journal(connection, path, journal_mode)
-    finally:
-        connection.close()
-
-
-def _open(path: str, journal_mode: str | None, *, writable: bool) -> Ledger:
-    with _Translated(path):
-        connection = _connect(path, writable=writable)
-        try:
-            found = [
-                connection.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("application_id", "user_version")
-            ]
-            if found != [_APPLICATION_ID, _FORMAT]:
-                raise LedgerError(
-                    f"{path!r} is not a log, or of a version not known here",
-                    expected=f"application {_APPLICATION_ID:#x}, format {_FORMAT}",
-                    got=f"application {found[0]:#x}, format {found[1]}",
-                )
-            if journal_mode is not None:
-                connection.execute("PRAGMA synchronous = FULL")
-                _set_journal(connection, path, journal_mode)
-            row = connection.execute("SELECT origin FROM log").fetchone()
-            if row is None or not isinstance(row[0], str):
-                raise DamagedError(f"log {path!r} is damaged: it does not say its origin")
-            return Ledger(connection, path, row[0])
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _set_journal(connection: Connection, path: str, wanted: str) -> None:
-    """Have the wanted journal, or refuse: SQLite answers with what it has, without an error."""
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == wanted:
-        return
-    got = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0]
-    if got != wanted:
-        raise LedgerError(
-            f"log {path!r} cannot be kept safely on this file system",
-            hint="set BEDDEL_HOME to a folder on a local disk",
-            expected=f"journal mode {wanted}",
-            got=f"journal mode {got}",
-        )
-
-
-def _connect(path: str, *, writable: bool = True) -> Connection:
-    # What `sqlite3` is made of: the package around it imports `datetime` and registers converters.
-    from _sqlite3 import connect
-
-    if writable:
-        return connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-    from urllib.parse import quote
-
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    return connect(uri, timeout=_WAIT_SECONDS, isolation_level=None, uri=True)
-
-
-class _Translated:
-    """Turn what SQLite raises into a LedgerError that says what to do about it."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from _sqlite3 import Error
-
-        if isinstance(error, Error):
-            raise _explain(self._path, error) from error
-
-
-def _explain(path: str, error: BaseException) -> LedgerError:
-    code = getattr(error, "sqlite_errorname", "") or ""
-    folder = os.path.dirname(path)
-    say: tuple[tuple[str, str, str | None], ...] = (
-        ("SQLITE_BUSY", f"log {path!r} was kept busy by others for {BUSY_SECONDS:.0f} s", None),
-        ("SQLITE_FULL", f"the disk is full: cannot add to log {path!r}", "free some space on it"),
-        (
-            "SQLITE_READONLY",
-            f"log {path!r} or its folder may not be written by user {os.geteuid()}",
-            f"chmod u+rwx {shell_word(folder)}; chmod u+rw {shell_word(path)}",
-        ),
-        (
-            "SQLITE_CANTOPEN",
-            f"cannot open log {path!r}, or a file beside it",
-            "its folder must be writable: copy the log with the files beside it to one that is",
-        ),
-    )
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return DamagedError(f"log {path!r} is damaged: {error}")
-    for head, message, hint in say:
-        if code.startswith(head):
-            return LedgerError(message, hint=hint)
-    return LedgerError(f"cannot use log {path!r}: {error} ({code or 'no code'})")
 
 
 def _no_log(tenant: str, home: str) -> LedgerError:

@@ -314,7 +314,8 @@ def _sign_and_write(
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
     if isinstance(proof, LedgerError):
         raise proof
-    write_whole(proof_path, proof, 0o600)
+    # `audit show --proof` makes it again from the log, which is on disk.
+    write_whole(proof_path, proof, 0o600, synced=False)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
     if asked.predicate is not None:

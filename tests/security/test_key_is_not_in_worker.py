@@ -183,6 +183,31 @@ def test_key_and_passphrase_from_the_environment(home: Home, catch: Callable[...
     _assert_only_the_supervisor_knows(caught, secrets, {"scalar, little-endian"})
 
 
+def test_key_of_the_log(home: Home, catch: Callable[..., Caught]) -> None:
+    _first_run(home)
+    secrets = secrets_of((home.home / "keys" / "log.pem").read_bytes())
+    caught = catch()
+    canary = {"canary": CANARY.encode()}
+    assert found(caught.worker, canary | secrets) == {"canary"}
+    # libcrypto keeps an Ed25519 key as it is in the file.
+    assert found(caught.supervisor, canary | secrets) >= {"canary", "scalar"}
+
+
+def test_the_log_is_open_in_the_supervisor_alone(home: Home, catch: Callable[..., Caught]) -> None:
+    _first_run(home)
+    caught = catch()
+    path = str(home.home / "logs" / "default.sqlite3")
+    held = processes.open_descriptors(caught.supervisor)
+    assert held is not None
+    assert path in held.values()
+    links = {os.readlink(link) for link in Path(f"/proc/{caught.worker}/fd").iterdir()}
+    assert not [link for link in links if str(home.home) in link]
+    maps = Path(f"/proc/{caught.worker}/maps").read_text(encoding="utf-8")
+    assert str(home.home) not in maps
+    # The control: SQLite maps the log's shared memory, and that is in the supervisor.
+    assert f"{path}-shm" in Path(f"/proc/{caught.supervisor}/maps").read_text(encoding="utf-8")
+
+
 def test_environment_of_both_processes(home: Home, catch: Callable[..., Caught]) -> None:
     pem = _new_key()
     body = secrets_of(pem)["PEM line"]

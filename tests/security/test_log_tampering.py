@@ -1,0 +1,299 @@
+"""Every way to change a log is found, and named by the first entry that is not what it was.
+
+Who can write the file but has no key is found by the log's own signatures, however well the tree
+is made to fit. Who has the key as well can write a log that agrees with itself: then only what was
+kept elsewhere, an anchor or a receipt's proof, convicts, and the control shows that nothing else
+does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beddel_cli.audit import Judgement, judge_log
+from beddel_cli.checkpoint import Checkpoint, parse_checkpoint, parse_note
+from beddel_cli.errors import UnverifiableError
+from beddel_cli.keys import SigningKey, load_log_key
+from beddel_cli.ledger import open_ledger, open_log_file
+from tests.support.logs import Forger, fill, log_path, make_log, public_of, run_entries
+
+RUNS = 8
+ENTRIES = 2 * RUNS
+MIDDLE = 7
+
+Entries = list[bytes]
+
+
+def judge(home: Path, key: SigningKey, anchors: list[Checkpoint] | None = None) -> Judgement:
+    with open_log_file(str(log_path(home))) as ledger:
+        return judge_log(ledger.origin, ledger.rows, [public_of(key)], anchors)
+
+
+def checkpoint(note: bytes) -> Checkpoint:
+    return parse_checkpoint(parse_note(note).text)
+
+
+def edited(entries: Entries) -> None:
+    entries[MIDDLE] = entries[MIDDLE].replace(b'"exitCode":0', b'"exitCode":1')
+
+
+def dropped(entries: Entries) -> None:
+    del entries[MIDDLE]
+
+
+def swapped(entries: Entries) -> None:
+    entries[MIDDLE], entries[MIDDLE + 2] = entries[MIDDLE + 2], entries[MIDDLE]
+
+
+def inserted(entries: Entries) -> None:
+    entries.insert(MIDDLE, run_entries(99, 4)[0])
+
+
+def exchanged_whole(entries: Entries) -> None:
+    entries[:] = [entry.replace(b"job-", b"bob-") for entry in entries]
+
+
+CHANGES: dict[str, tuple[Callable[[Entries], None], int]] = {
+    "edited": (edited, MIDDLE),
+    "dropped": (dropped, MIDDLE),
+    "swapped": (swapped, MIDDLE),
+    "inserted": (inserted, MIDDLE),
+    "exchanged whole": (exchanged_whole, 0),
+}
+
+
+def test_an_untouched_log_is_good(tmp_path: Path) -> None:
+    """The control of everything below."""
+    key, notes = make_log(tmp_path, RUNS)
+    found = judge(tmp_path, key, [checkpoint(note) for note in notes])
+    assert found.findings == ()
+    assert (found.size, found.key_id) == (ENTRIES, key.key_id)
+    assert (found.runs, found.open_runs, found.clock_back) == (RUNS, (), ())
+    assert (found.anchors, found.anchored) == (ENTRIES, ENTRIES)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_without_the_key_however_well_the_tree_fits(name: str, tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, RUNS)
+    change, index = CHANGES[name]
+    with Forger(log_path(tmp_path)) as forger:
+        entries = forger.entries()
+        change(entries)
+        forger.rewrite(entries)
+    found = judge(tmp_path, key)
+    assert found.key_id is None
+    assert index in {finding.index for finding in found.findings}
+    convicting = [finding for finding in found.findings if "did not sign" in finding.what]
+    assert [finding.index for finding in convicting] == [index]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_with_the_key_only_what_is_kept_elsewhere_convicts(name: str, tmp_path: Path) -> None:
+    key, notes = make_log(tmp_path, RUNS)
+    change, index = CHANGES[name]
+    with Forger(log_path(tmp_path)) as forger:
+        entries = forger.entries()
+        change(entries)
+        forger.rewrite(entries, key)
+    alone = judge(tmp_path, key)
+    assert alone.key_id == key.key_id
+    assert not [finding for finding in alone.findings if "sign" in finding.what]
+    # An anchor before the change says nothing against it; those behind it do, down to the entry.
+    found = judge(tmp_path, key, [checkpoint(note) for note in notes])
+    told = [finding.index for finding in found.findings if "anchor" in finding.what]
+    assert (min(told), found.anchored) == (index, index)
+    # A single anchor, at the end, gives the range.
+    found = judge(tmp_path, key, [checkpoint(notes[-1])])
+    (last,) = [finding for finding in found.findings if "anchor" in finding.what]
+    assert last.index == (ENTRIES - 1 if name == "dropped" else 0)
+    assert found.anchored == 0
+
+
+RAW: dict[str, tuple[str, int, str]] = {
+    "bytes": ("UPDATE entry SET data = CAST('x' AS BLOB) WHERE idx = 7", 7, "bytes"),
+    "leaf": ("UPDATE entry SET nodes = zeroblob(length(nodes)) WHERE idx = 7", 7, "bytes"),
+    "tree": (
+        "UPDATE entry SET nodes = CAST(substr(nodes, 1, 32) || zeroblob(32) AS BLOB) WHERE idx = 1",
+        1,
+        "tree",
+    ),
+    "row": ("DELETE FROM entry WHERE idx = 7", 7, "missing"),
+    "rows": ("DELETE FROM entry WHERE idx BETWEEN 3 AND 9", 3, "entries 3 to 9 are missing"),
+    "first": ("DELETE FROM entry WHERE idx = 0", 0, "missing"),
+    "signature of the last": ("UPDATE entry SET signature = zeroblob(68) WHERE idx = 15", 15, ""),
+    "moved": ("UPDATE entry SET idx = 1000 WHERE idx = 15", 15, "missing"),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_a_change_of_the_file_alone(name: str, tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, RUNS)
+    statement, index, word = RAW[name]
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute(statement)
+    if name == "signature of the last":
+        # A key nobody knows: not good, but nothing is proved bad either.
+        with pytest.raises(UnverifiableError, match=f"from entry {index} on"):
+            judge(tmp_path, key)
+        return
+    found = judge(tmp_path, key)
+    assert found.findings[0].index == index
+    assert word in found.findings[0].what
+    assert found.key_id is None or name in ("tree", "leaf")
+
+
+def test_every_single_entry_is_held(tmp_path: Path) -> None:
+    """Whichever entry is edited, with its tree made to fit: that one is named."""
+    key, _ = make_log(tmp_path, RUNS)
+    good = log_path(tmp_path).read_bytes()
+    for index in range(ENTRIES):
+        log_path(tmp_path).write_bytes(good)
+        with Forger(log_path(tmp_path)) as forger:
+            entries = forger.entries()
+            entries[index] = entries[index].replace(b"2026", b"2025")
+            forger.rewrite(entries)
+        found = judge(tmp_path, key)
+        assert [finding.index for finding in found.findings if "sign" in finding.what] == [index]
+
+
+def test_a_cut_tail_agrees_with_itself_and_not_with_an_anchor(tmp_path: Path) -> None:
+    key, notes = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("DELETE FROM entry WHERE idx >= 10")
+    assert judge(tmp_path, key).findings == ()
+    found = judge(tmp_path, key, [checkpoint(notes[-1]), checkpoint(notes[5])])
+    (finding,) = found.findings
+    assert finding.index == 10
+    assert "entries 10 to 15 are gone" in finding.what
+    assert found.anchored == 6
+
+
+def test_an_emptied_log(tmp_path: Path) -> None:
+    key, notes = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("DELETE FROM entry")
+    with pytest.raises(UnverifiableError, match="no entries"):
+        judge(tmp_path, key)
+    (finding,) = judge(tmp_path, key, [checkpoint(notes[-1])]).findings
+    assert (finding.index, "entries 0 to 15 are gone" in finding.what) == (0, True)
+
+
+def test_a_restored_old_copy_that_went_on(tmp_path: Path) -> None:
+    """Cut back, then grown past the anchor by honest runs: the anchor still tells."""
+    key, _ = make_log(tmp_path, 3)
+    old = log_path(tmp_path).read_bytes()
+    with open_ledger(str(tmp_path), "default") as ledger:
+        anchors = [checkpoint(note) for note in fill(ledger, key, 2)]
+    log_path(tmp_path).write_bytes(old)
+    assert judge(tmp_path, key, anchors).findings[0].index == 6
+    with open_ledger(str(tmp_path), "default") as ledger:
+        for number in (50, 51, 52):
+            for entry in run_entries(number, ledger.size()):
+                ledger.append(entry, key)
+    assert judge(tmp_path, key).findings == ()
+    found = judge(tmp_path, key, anchors)
+    assert found.findings[0].index == 0
+    assert "one of entries 0 to 6" in found.findings[0].what
+
+
+def test_a_forked_log(tmp_path: Path) -> None:
+    """Two copies of one log, both with the key, both good alone; neither fits the other's head."""
+    key, common = make_log(tmp_path / "a", 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    heads = {}
+    for name, number in (("a", 10), ("b", 20)):
+        home = str(tmp_path / name)
+        with open_ledger(home, "default") as ledger:
+            for entry in run_entries(number, 6):
+                heads[name] = checkpoint(ledger.append(entry, key).checkpoint)
+    for name, other in (("a", "b"), ("b", "a")):
+        place = tmp_path / name
+        assert judge(place, key, [checkpoint(common[-1]), heads[name]]).findings == ()
+        found = judge(place, key, [checkpoint(common[-1]), heads[other]])
+        assert found.findings[0].index == 6
+        assert found.anchored == 6
+
+
+def test_another_tenants_log_under_this_name(tmp_path: Path) -> None:
+    """Its origin is signed, so it does not pass for the one an anchor is of."""
+    key, _ = make_log(tmp_path, 2)
+    with open_ledger(str(tmp_path), "acme") as other:
+        fill(other, key, 2)
+        theirs = other.origin
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE log SET origin = ?", theirs)
+    with pytest.raises(UnverifiableError):
+        judge(tmp_path, key)
+
+
+def test_a_run_without_an_end_is_shown(tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, 1)
+    with open_ledger(str(tmp_path), "default") as ledger:
+        ledger.append(run_entries(7, 2)[0], key)
+        fill_start = ledger.size()
+        for entry in run_entries(8, fill_start):
+            ledger.append(entry, key)
+    found = judge(tmp_path, key)
+    assert found.findings == ()
+    (run,) = found.open_runs
+    assert (run.index, run.run_id, found.runs) == (2, "00000007", 3)
+
+
+def test_an_end_without_its_start_is_bad(tmp_path: Path) -> None:
+    """Signed and in place, and still not what beddel writes."""
+    key, _ = make_log(tmp_path, 1)
+    with open_ledger(str(tmp_path), "default") as ledger:
+        for start in (0, 5):
+            ledger.append(run_entries(0, start)[1], key)
+        ledger.append(run_entries(1, 4)[0], key)
+        ledger.append(run_entries(2, 4)[1], key)
+        ledger.append(b"not an entry", key)
+    found = judge(tmp_path, key)
+    assert [finding.index for finding in found.findings] == [2, 3, 5, 6]
+    assert found.key_id == key.key_id
+
+
+def test_a_clock_that_went_back_is_told_and_is_not_bad(tmp_path: Path) -> None:
+    key = load_log_key(str(tmp_path))
+    with open_ledger(str(tmp_path), "default") as ledger:
+        for number, seconds in enumerate((10, 20, 5, 6, 30)):
+            for entry in run_entries(number, ledger.size(), seconds):
+                ledger.append(entry, key)
+    found = judge(tmp_path, key)
+    assert (found.findings, found.clock_back) == ((), (4,))
+
+
+def test_nothing_is_verified_without_a_key_or_with_another(tmp_path: Path) -> None:
+    make_log(tmp_path, 2)
+    stranger = load_log_key(str(tmp_path / "other"))
+    with open_log_file(str(log_path(tmp_path))) as ledger:
+        for keys in ([], [public_of(stranger)]):
+            with pytest.raises(UnverifiableError):
+                judge_log(ledger.origin, ledger.rows, keys)
+
+
+def test_far_into_a_long_log(tmp_path: Path) -> None:
+    """The search goes by blocks: an edit in the third block, and one in the last entry."""
+    key = load_log_key(str(tmp_path))
+    with open_ledger(str(tmp_path), "default") as ledger:
+        ledger.append(run_entries(0, 0)[0], key)
+    entries = [run_entries(n, 2 * n) for n in range(1200)]
+    flat = [entry for pair in entries for entry in pair]
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("PRAGMA synchronous = OFF")
+        forger.rewrite(flat, key)
+    assert judge(tmp_path, key).findings == ()
+    good = log_path(tmp_path).read_bytes()
+    for index in (0, 1023, 1024, 2047, 2048, 2399):
+        log_path(tmp_path).write_bytes(good)
+        with Forger(log_path(tmp_path)) as forger:
+            forger.execute("PRAGMA synchronous = OFF")
+            changed = [*flat]
+            changed[index] = changed[index].replace(b"2026", b"2025")
+            forger.rewrite(changed)
+        found = judge(tmp_path, key)
+        assert [finding.index for finding in found.findings if "sign" in finding.what] == [index]
