@@ -36,8 +36,12 @@ def program_rows(run: Finished) -> list[tuple[str, str]]:
     return rows
 
 
-def program_access(run: Finished) -> str:
-    """Say what a program could reach: network, host files, variables."""
+def program_access(run: Finished, *, copied: bool) -> str:
+    """Say what a program could reach: network, host files, variables.
+
+    Args:
+        copied: whether it had a copy of the workspace, at a place of its own.
+    """
     plan = run.plan
     if plan is None:
         return "none: nothing ran"
@@ -46,9 +50,10 @@ def program_access(run: Finished) -> str:
         parts.append("an empty workspace")
     else:
         mode = "overlay" if plan.workspace.writable else "ro"
-        parts.append(
-            f"{visible(plan.workspace.source)} at {visible(plan.workspace.target)} ({mode})"
-        )
+        where = f"at {visible(plan.workspace.target)} ({mode})"
+        if copied:
+            where = "as a copy, in which it starts" + ("" if plan.workspace.writable else " (ro)")
+        parts.append(f"{visible(plan.workspace.source)} {where}")
     for mount in plan.mounts:
         mode = "rw" if mount.writable else "ro"
         parts.append(f"{visible(mount.source)} at {visible(mount.target)} ({mode})")

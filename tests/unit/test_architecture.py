@@ -113,13 +113,30 @@ ALLOWED: dict[str, set[str]] = {
     "receipt": {"json_strict", "limits", "plan", "record"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
+    "process.landlock_terms": {"errors", "process.program"},
+    "process.scratch": {"process.cgroup", "record"},
+    "process.workspace_copy": {"record"},
+    "process.strict_rules": {
+        *("process.filesystem", "process.filter", "process.kernel", "process.rights", "record"),
+    },
+    "process.by_name": {"process.kernel"},
+    "process.guardian": {
+        *("process.by_name", "record"),
+        *("process.filter", "process.init", "process.kernel", "process.messages"),
+        *("process.rights", "process.scratch", "process.strict_rules"),
+    },
+    "process.landlock_rung": {
+        *(*BOTTOM, "limits", "process.guardian", "process.kernel", "process.landlock_terms"),
+        *("process.launch", "process.messages", "process.program", "process.scratch"),
+        *("process.tree", "process.workspace_copy"),
+    },
     "program_queries": {
         *("isolate.queries", "process.cgroup", "process.machine_facts", "program_offer"),
     },
     "profile_comparison": {"limits", "profile", "record"},
     "explain": {
         *(*BOTTOM, "host", "job", "json_strict", "limits", "plan", "profile"),
-        *("profile_comparison", "shape", "yaml_safe"),
+        *("offer", "process.landlock_terms", "profile_comparison", "shape", "yaml_safe"),
     },
     "render_explain": {"explain", "offer", "profile_comparison", "render", "terminal"},
     "render_profiles": {"limits", "profile_comparison", "render", "terminal"},
@@ -127,7 +144,10 @@ ALLOWED: dict[str, set[str]] = {
     "starter": {*BOTTOM, "files", "home"},
     "figures": set(),
     "render_program": {"figures", "limits", "terminal"},
-    "render": {*("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal")},
+    "render": {
+        *("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal"),
+        "plan",
+    },
     "github_actions": {"errors", "render", "terminal"},
     "process.mount_rules": {*BOTTOM, "process.program"},
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
@@ -138,7 +158,8 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {
         *(*BOTTOM, "__init__", "guests", "host", "job", "limits", "plan", "profile"),
         *("isolate.supervisor", "isolate.engine_settings", "program_host"),
-        *("process.cgroup", "process.launch", "process.program"),
+        *("process.cgroup", "process.landlock_rung", "process.landlock_terms"),
+        *("process.launch", "process.program"),
     },
     "process.collect": {*BOTTOM, "home", "process.collect_rules"},
     "process.visible_sink": {"terminal"},
@@ -159,6 +180,7 @@ ALLOWED: dict[str, set[str]] = {
         *("dsse", "errors", "execution", "files", "home", "job", "receipt"),
         *("program_host", "program_outcome", "program_request"),
         *("process.cgroup", "process.collect", "process.collect_rules", "process.launch"),
+        *("process.landlock_rung", "process.landlock_terms"),
         *("process.mount_sources", "process.outer_terminal", "process.signals"),
         *("process.streams", "process.supervise", "process.visible_sink"),
     },
@@ -166,12 +188,14 @@ ALLOWED: dict[str, set[str]] = {
 STARTERS = {
     *("isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"),
     *("process.launch", "process.init", "process.supervise", "program_run", "javascript_run"),
+    *("process.guardian", "process.landlock_rung"),
 }
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
+    *("process.landlock_terms",),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
 )
 # Of `os`, what only puts a number into words.
@@ -306,6 +330,7 @@ def test_only_the_walls_start_processes_and_the_environment_module_starts_itself
         *("isolate.supervisor", "process.init", "process.launch", "key_environment"),
         # git, to keep a checkpoint in a repository.
         "audit_anchor",
+        *("process.guardian", "process.landlock_rung"),
     }
     assert "execve" in attributes("key_environment", "os")
 
