@@ -374,11 +374,11 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
 def _uncounted() -> dict[str, list[Step]]:
     """Judge what would raise what a socket or a pipe can hold, where nothing counts that."""
     # Answered as done: each is a wish, and a program that is refused may give up over it.
-    sizes = [_load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, _load(2)]
+    sizes = [load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, load(2)]
     sizes += [step for value in (_SO_SNDBUF, _SO_RCVBUF) for step in _deny_value(value, 0)]
     return {
         "setsockopt": [*sizes, _PASS],
-        "prctl": [_load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
+        "prctl": [load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
     }
 
 

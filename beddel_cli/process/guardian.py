@@ -420,6 +420,9 @@ def _give_up(
         kernel.prctl(kernel.SET_DUMPABLE, 0)
         if os.getppid() != guardian:
             raise OSError(errno.ESRCH, "the guardian is gone")
+        if not request.counts_memory:
+            # As the init does, see there.
+            kernel.prctl(kernel.SET_THP_DISABLE, 1)
     with At("landlock"):
         machine, abi = os.uname().machine, kernel.landlock_abi()
     strict = strict_rules.Strict(

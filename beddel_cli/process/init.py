@@ -294,7 +294,7 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
     with At("request"):
         request, descriptors = receive_request(channel)
     asked_ns = monotonic_ns()
-    with _At("memory"):
+    with At("memory"):
         lists = _bound_uncounted(counted=request.counts_memory)
     standard = [] if request.terminal is not None else descriptors[:3]
     cgroups = descriptors[len(standard) :][: request.cgroup_files]

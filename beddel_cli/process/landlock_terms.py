@@ -54,6 +54,11 @@ NOT_WALLED = (
         "in a system folder, such as /usr/local, can be given another mode.",
     ),
     (
+        "what waits in sockets takes memory uncounted (without a memory cgroup)",
+        "Only in a network namespace of the program's own can its sockets be listed. What its "
+        "connected pairs hold is bounded by their number and the machine's usual size of a buffer.",
+    ),
+    (
         "host files can be locked",
         "What may be read (system folders) can also be locked with flock(2) by whoever reads it.",
     ),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import resource
 
     from beddel_cli.process.cgroup import Leaf, LeafUsage
-    from beddel_cli.process.sockets import Sockets
     from beddel_cli.process.scratch import ScratchMeter
+    from beddel_cli.process.sockets import Sockets
     from beddel_cli.process.tree import Tree
 
 _MS = 1_000_000

@@ -164,9 +164,7 @@ class _Run:
         self._poller = select.poll()
         self._polled: dict[int, int] = {}
         tree, self._init_ns, self._floor = self._look_at_init(leaf)
-        self._meters = Meters(
-            limits, leaf, tree, launcher.upper, self._lists(leaf), launcher.meter
-        )
+        self._meters = Meters(limits, leaf, tree, launcher.upper, self._lists(leaf), launcher.meter)
 
     def _look_at_init(self, leaf: Leaf | None) -> tuple[Tree | None, int, int]:
         """Give a reader of the tree where it is needed, and what the init has spent already."""
