@@ -6,6 +6,7 @@ tests/support/container.py), and what `doctor` says beforehand is what `exec` th
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +46,8 @@ ALONE: dict[str, dict[str, str]] = {
 SELDOM = ("pid-1", "no-shm", "no-run", "no-new-privileges", "tiny-dev")
 
 
-def inside(caller: Caller, conditions: tuple[str, ...], *command: str) -> Result:
-    """Run a command of ours in a container as a caller."""
+def prepared(caller: Caller, conditions: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
+    """Give what to put before a command to run it in a container as a caller, and how."""
     folder = str(caller.work.parent)
     prefix = [sys.executable, "-P", str(Path(container.__file__)), ",".join(conditions)]
     prefix += ["--volume", folder]
@@ -55,6 +56,12 @@ def inside(caller: Caller, conditions: tuple[str, ...], *command: str) -> Result
         more |= caller.identity()
     elif caller.user is not None:
         prefix += ["--user", str(caller.user)]
+    return prefix, more
+
+
+def inside(caller: Caller, conditions: tuple[str, ...], *command: str) -> Result:
+    """Run a command of ours in a container as a caller."""
+    prefix, more = prepared(caller, conditions)
     return caller.home.run(*command, command=(*prefix, "--", *COMMAND), **more)
 
 
@@ -166,6 +173,36 @@ def test_every_profile_under_every_condition(
     wanted = wanting(caller, conditions, profile)
     judge(caller, conditions, profile, wanted)
     agrees(caller, conditions, profile, wanted)
+
+
+@pytest.mark.parametrize(
+    "conditions", [container.DOCKER, container.PODMAN], ids=["docker", "podman"]
+)
+def test_javascript_runs_in_both(caller: Caller, conditions: tuple[str, ...]) -> None:
+    needs_root(conditions)
+    job = caller.home.job("return 6 * 7")
+    done = inside(caller, conditions, "run", "-q", "--profile", "ultra-secure", str(job))
+    assert (done.returncode, done.stdout) == (0, b"42\n"), done.message
+    assert all(each["enforced"] for each in caller.predicate()["controls"])
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_process_1_of_a_container_hears_signals(
+    caller: Caller, number: signal.Signals, code: int, reason: str
+) -> None:
+    """`docker stop` sends SIGTERM to process 1, on which no signal acts by itself."""
+    program = ("exec", "-q", "--profile", "high-security", "--", "sh", "-c", "echo up; sleep 60")
+    prefix, more = prepared(caller, container.PODMAN)
+    run = caller.home.start(*program, command=(*prefix, "--", *COMMAND), **more)
+    caller.started.append(run)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"up\n"
+    run.send_signal(number)
+    assert run.wait(20) == code
+    assert caller.predicate()["outcome"]["reason"] == reason
 
 
 def test_the_conditions_are_those_of_a_container() -> None:
