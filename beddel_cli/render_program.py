@@ -98,12 +98,16 @@ def _time(run: Finished, answer: ProgramAnswer) -> str:
 def _memory(plan: Plan, answer: ProgramAnswer) -> str:
     tree = answer.usage
     limit = mebibytes(plan.limits.memory_bytes)
-    if tree.memory_peak_bytes is not None:
-        return f"{mebibytes(tree.memory_peak_bytes)} of {limit} peak (cgroup, page cache included)"
-    if tree.anonymous_peak_bytes is None:
+    peak, looked = tree.memory_peak_bytes, tree.anonymous_peak_bytes
+    # More than the cgroup counted: what sockets held, which it does not count.
+    beyond = peak is not None and looked is not None and looked > peak
+    if peak is not None and not beyond:
+        return f"{mebibytes(peak)} of {limit} peak (cgroup, page cache included)"
+    if looked is None:
         return NOT_MEASURED
     samples = counted(tree.samples, "sample")
-    return f"{mebibytes(tree.anonymous_peak_bytes)} of {limit} (a lower bound: {samples})"
+    sockets = "sockets included, " if beyond else ""
+    return f"{mebibytes(looked)} of {limit} ({sockets}a lower bound: {samples})"
 
 
 def _processes(plan: Plan, answer: ProgramAnswer) -> str:
