@@ -27,7 +27,7 @@ from beddel_cli.home import locate, write_whole
 from beddel_cli.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.ledger_file import DamagedError
 from beddel_cli.log_entry import parse_entry
-from beddel_cli.merkle import inclusion_path, subtree_root
+from beddel_cli.merkle import inclusion_path
 from beddel_cli.render import error_text
 from beddel_cli.render_explain import dump
 from beddel_cli.run_command import tenant_name
@@ -274,7 +274,7 @@ def _head(ledger: Ledger) -> tuple[int, bytes]:
     size = ledger.size()
     if size == 0:
         raise LedgerError(f"log {ledger.path!r} has no entries")
-    text = checkpoint_text(ledger.origin, size, subtree_root(0, size, ledger.read_node))
+    text = checkpoint_text(ledger.origin, size, ledger.root(size))
     stored = ledger.signature(size - 1)
     return size, make_note(text, [NoteSignature(ledger.origin, stored[:4], stored[4:])])
 
