@@ -40,7 +40,8 @@ def accepted(case, leaf):
         hashes=[bytes.fromhex(step) for step in case["path"]],
     )
     try:
-        verify_merkle_inclusion(Holder(_inner=Holder(inclusion_proof=proof, canonicalized_body=leaf)))
+        inner = Holder(inclusion_proof=proof, canonicalized_body=leaf)
+        verify_merkle_inclusion(Holder(_inner=inner))
     except VerificationError:
         return False
     return True
