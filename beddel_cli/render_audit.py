@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from beddel_cli.checkpoint import make_proof, verifier_key
 from beddel_cli.errors import BeddelError, VerificationError
+from beddel_cli.figures import counted
 from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
 from beddel_cli.merkle import leaf_hash
 from beddel_cli.render import error_object
@@ -127,7 +128,7 @@ def _anchor_rows(found: Judgement) -> list[tuple[str, str]]:
         return [("anchored", "not asked: whoever has the log's key could have written all of it")]
     anchored = _words(0, found.anchored)
     return [
-        ("anchored", f"{anchored}, by {found.anchors} checkpoints"),
+        ("anchored", f"{anchored}, by {counted(found.anchors, 'checkpoint')}"),
         ("not yet", _words(found.anchored, found.size)),
     ]
 
