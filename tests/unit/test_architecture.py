@@ -55,7 +55,9 @@ ALLOWED: dict[str, set[str]] = {
     "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
     "audit": {*BOTTOM, "checkpoint", "log_entry", "merkle"},
     "audit_anchor": {*BOTTOM, "checkpoint", "home"},
-    "render_audit": {"checkpoint", "errors", "log_entry", "merkle", "render", "terminal"},
+    "render_audit": {
+        *("checkpoint", "errors", "figures", "log_entry", "merkle", "render", "terminal"),
+    },
     "verify": {*BOTTOM, "dsse", "json_strict"},
     "job": {
         *BOTTOM,
