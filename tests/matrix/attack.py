@@ -31,6 +31,7 @@ class Attack:
         path: for `path`, where; `{token}` stands for its token.
         plant: for a pair of tenants, the text of the probe that the first one runs.
         accepted: why it is known to get through beddel's walls, and said so in SECURITY.md.
+        without_cgroup: it gets through only where no cgroup counts.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Attack:
     path: str = ""
     plant: str = ""
     accepted: str = ""
+    without_cgroup: bool = False
 
 
 def text_of(probe: Probe) -> str:
@@ -62,9 +64,9 @@ def reveals(canary: str) -> Callable[[Probe], Attack]:
     return _attack(f"canary {canary}")
 
 
-def accepted(attack: Attack, why: str) -> Attack:
+def accepted(attack: Attack, why: str, *, without_cgroup: bool = False) -> Attack:
     """Say that it gets through, and why that is left so."""
-    return replace(attack, accepted=why)
+    return replace(attack, accepted=why, without_cgroup=without_cgroup)
 
 
 def leaves(path: str) -> Callable[[Probe], Attack]:
@@ -81,9 +83,12 @@ reaches = _attack("word")
 floods = _attack("flood")
 
 
-def pair(planted: Probe) -> Callable[[Probe], Attack]:
-    """It broke through if it finds the canary that another tenant planted with this probe."""
-    return _attack("pair", plant=text_of(planted))
+def pair(planted: Probe, which: str = "canary") -> Callable[[Probe], Attack]:
+    """It broke through if it finds what another tenant planted with this probe.
+
+    That is a `canary`, its `end` of 15 bytes, a `number` of 16 bits or a `small` one.
+    """
+    return _attack(f"pair {which}", plant=text_of(planted))
 
 
 def attacks_in(module: ModuleType) -> list[Attack]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl  # noqa: F401
-import glob  # noqa: F401
+import fcntl
+import glob
 import json
 import mmap
 import os
@@ -18,12 +18,12 @@ import pty  # noqa: F401
 import resource  # noqa: F401
 import select
 import signal
-import socket  # noqa: F401
+import socket
 import stat  # noqa: F401
-import struct  # noqa: F401
+import struct
 import subprocess  # noqa: F401
 import sys
-import threading  # noqa: F401
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +61,11 @@ _NUMBERS = {
     "mlock": (149, 228), "ustat": (136, None), "sysfs": (139, None), "uselib": (134, None),
 }  # fmt: skip
 NR = {name: pair[ARM] for name, pair in _NUMBERS.items() if pair[ARM] is not None}
+
+
+# What a planted thing needs to stay, and what removes what would outlast its maker.
+KEPT: list[Any] = []
+UNDO: list[Callable[[], object]] = []
 
 
 class HeldError(Exception):
@@ -122,6 +127,11 @@ def write(path: str, text: str, flags: int = os.O_WRONLY) -> None:
         os.close(descriptor)
 
 
+def write_new(path: str, text: str) -> None:
+    """Write a file that may not be there yet."""
+    write(path, text, os.O_WRONLY | os.O_CREAT)
+
+
 def same_again(path: str) -> str:
     """Write to a setting of the machine what it says already."""
     text = read(path)
@@ -133,7 +143,9 @@ def same_again(path: str) -> str:
 
 def everybody() -> list[int]:
     """Give the ids of all processes that /proc shows, but for one's own."""
-    return [int(each) for each in os.listdir("/proc") if each.isdigit() and int(each) != os.getpid()]
+    return [
+        int(each) for each in os.listdir("/proc") if each.isdigit() and int(each) != os.getpid()
+    ]
 
 
 def of_everybody(name: str) -> str:
@@ -193,6 +205,84 @@ def leave_behind(mark: str, session: bool = True) -> int:
     return int(told)
 
 
+def sorted_programs() -> list[str]:
+    """Give sixteen files of the system's, the same ones for everybody."""
+    paths = sorted(glob.glob("/usr/bin/*"))
+    return [path for path in paths if not os.path.islink(path)][:16]
+
+
+def _range(kind: int, bit: int) -> bytes:
+    # struct flock: a byte for each bit
+    return struct.pack("hhqqi4x", kind, 0, 1000 + bit, 1, 0)
+
+
+def lock_bits(path: str, number: int) -> int:
+    """Hold a lock for each bit of a number that is set; gives the descriptor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    for bit in range(16):
+        if number >> bit & 1:
+            fcntl.fcntl(descriptor, 37, _range(fcntl.F_RDLCK, bit))
+    return descriptor
+
+
+def locked_bits(path: str) -> int:
+    """Give the number whose bits somebody else holds."""
+    descriptor, found = os.open(path, os.O_RDONLY), 0
+    for bit in range(16):
+        answer = fcntl.fcntl(descriptor, 36, _range(fcntl.F_WRLCK, bit))
+        found |= (struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK) << bit
+    return found
+
+
+def serve(server: socket.socket, place: Any, text: str) -> None:
+    """Tell a text to whoever connects."""
+    server.bind(place)
+    server.listen()
+
+    def answer() -> None:
+        while True:
+            client, _ = server.accept()
+            client.sendall(text.encode())
+            client.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+
+
+def ask(client: socket.socket, place: Any) -> str:
+    """Connect and give what one is told."""
+    with client:
+        client.settimeout(2)
+        client.connect(place)
+        return client.recv(200).decode()
+
+
+def answer_datagram(place: Any, text: str) -> None:
+    """Answer datagrams with a text."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(place)
+
+    def answer() -> None:
+        while True:
+            server.sendto(text.encode(), server.recvfrom(200)[1])
+
+    threading.Thread(target=answer, daemon=True).start()
+
+
+def read_key(ring: int, name: str) -> str:
+    """Search a keyring for a key and give what is in it."""
+    text, address = buffer(256)
+    call("keyctl", 11, call("keyctl", 10, ring, b"user\0", name.encode() + b"\0", 0), address, 256)
+    return str(text.raw.decode("latin-1"))
+
+
+def link_of(path: str) -> str:
+    """Give where a link leads, or nothing."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def spin(seconds: float) -> None:
     """Use this much of a processor."""
     while time.process_time() < seconds:
@@ -249,13 +339,19 @@ def machine_code(hexadecimal: str) -> int:
 def try_probe(name: str, code: str, facts: Facts) -> dict[str, Any]:
     """Run one probe and tell what it got, or what stopped it."""
     space = dict(globals())
+    before = set(space)
     try:
         exec(compile(code, name, "exec"), space)  # noqa: S102
-        return {"said": str(space[name](facts | {"name": name}))}
+        (probe,) = (space[each] for each in set(space) - before - {"__builtins__"})
+        own = facts.get("pairs", {}).get(name, {})
+        return {"said": str(probe(facts | {"name": name} | own))}
     except HeldError as error:
         return {"held": str(error)}
     except OSError as error:
-        return {"errno": errno.errorcode.get(error.errno or 0, str(error.errno)), "held": str(error)}
+        return {
+            "errno": errno.errorcode.get(error.errno or 0, str(error.errno)),
+            "held": str(error),
+        }
     except BaseException as error:  # noqa: BLE001
         # A probe that is broken must not look like one that was refused.
         return {"fault": f"{type(error).__name__}: {error}"}
@@ -310,6 +406,8 @@ def plant(task: dict[str, Any]) -> None:
         print(json.dumps({"name": name, **answer}), flush=True)
     print("planted", flush=True)
     sys.stdin.readline()
+    for action in UNDO:
+        action()
 
 
 def main(task: dict[str, Any]) -> None:

@@ -34,14 +34,20 @@ class Column:
     name: str
     profile: str | None = None
 
-    def line(self, program: Sequence[str], world: World, limits: Sequence[str] = ()) -> list[str]:
+    def line(
+        self,
+        program: Sequence[str],
+        world: World,
+        limits: Sequence[str] = (),
+        tenant: str = "default",
+    ) -> list[str]:
         """Give the command line that runs a program with the world's workspace.
 
-        `limits` are options of beddel-cli; the others have none.
+        `limits` are options of beddel-cli; the others have none, and no tenants.
         """
         if self.profile is not None:
             options = ["exec", "-q", "--profile", self.profile, "--workspace", str(world.work)]
-            return [*COMMAND, *options, *limits, "--", *program]
+            return [*COMMAND, *options, "--tenant", tenant, *limits, "--", *program]
         if self.name == "bubblewrap":
             return [*bubblewrap(world.work), "--", *program]
         if os.geteuid() == 0 and world.person.user is None:
@@ -49,12 +55,17 @@ class Column:
         return list(program)
 
     def start(
-        self, program: Sequence[str], world: World, limits: Sequence[str] = (), **more: Any
+        self,
+        program: Sequence[str],
+        world: World,
+        limits: Sequence[str] = (),
+        tenant: str = "default",
+        **more: Any,
     ) -> subprocess.Popen[bytes]:
         """Start a program as the world's person would, with all that they leave lying about."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         return subprocess.Popen(
-            self.line(program, world, limits),
+            self.line(program, world, limits, tenant),
             cwd=world.work,
             env=world.environment,
             pass_fds=world.inherited,

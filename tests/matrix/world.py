@@ -89,6 +89,7 @@ class World:
     after: dict[str, object] = field(default_factory=dict)
     arrived: list[str] = field(default_factory=list)
     output_bytes: int = 0
+    pairs: dict[str, dict[str, str | int]] = field(default_factory=dict)
 
     @property
     def private(self) -> Path:
@@ -115,6 +116,8 @@ class World:
         kind, _, name = attack.evidence.partition(" ")
         if kind == "canary":
             return said is not None and self.canaries[name] in said
+        if kind == "pair":
+            return said is not None and str(self.pairs[attack.name][name]) in said
         if kind == "word":
             return said == "broke"
         if kind == "arrived":
@@ -131,9 +134,10 @@ class World:
         """Give where an attack leaves something."""
         return attack.path.format(token=self.token, place=self.place)
 
-    def task(self, what: str, probes: dict[str, str], seconds: float = 5) -> bytes:
+    def task(self, what: str, probes: dict[str, str], seconds: float = 5, **more: object) -> bytes:
         """Give the line that tells the kit what to do."""
-        task = {"kit": KIT, "what": what, "probes": probes, "facts": self.facts, "seconds": seconds}
+        facts = self.facts | more
+        task = {"kit": KIT, "what": what, "probes": probes, "facts": facts, "seconds": seconds}
         return json.dumps(task).encode() + b"\n"
 
 
@@ -202,7 +206,9 @@ def _canaries() -> dict[str, str]:
     # What /proc shows of a name is 15 bytes.
     made["comm"] = f"c{secrets.token_hex(7)}"
     made["number"] = str(1000 + secrets.randbelow(30000))
-    made["shadow"] = _line("/etc/shadow") if os.access("/etc/shadow", os.R_OK) else "nobody reads it"
+    made["shadow"] = (
+        _line("/etc/shadow") if os.access("/etc/shadow", os.R_OK) else "nobody reads it"
+    )
     made |= {"host": socket.gethostname(), "users": _line("/etc/passwd", -1)}
     made |= {"machine": _line("/etc/machine-id"), "command_line": _line("/proc/cmdline")}
     made |= {"boot": _line("/proc/sys/kernel/random/boot_id"), "address": _card()}
@@ -289,6 +295,30 @@ def _give_set_id(world: World) -> None:
         world.facts["lent"] = 0 if world.person.user else 12321
 
 
+def _prepare_pairs(world: World, attacks: Sequence[Attack]) -> None:
+    """Make what one tenant plants, and what both may know: names, keys and ports."""
+    for each in attacks:
+        if each.plant:
+            canary = f"pair{secrets.token_hex(8)}"
+            number = 10000 + secrets.randbelow(22000)
+            small = 40 + secrets.randbelow(60)
+            world.pairs[each.name] = {"canary": canary, "end": canary[-15:], "number": number}
+            world.pairs[each.name]["small"] = f"<{small}>"
+    for name in ("plain", "dated"):
+        (world.work / name).write_bytes(bytes(100))
+        world.person.own(world.work / name)
+    os.mkfifo(world.work / "shared-fifo")
+    world.person.own(world.work / "shared-fifo")
+    world.facts["pair_key"] = secrets.randbelow(1 << 30) + 1
+    ports = []
+    for family, address in ((2, "127.0.0.1"), (10, "::1"), (2, "127.0.0.1")):
+        kind = socket.SOCK_DGRAM if len(ports) == 2 else socket.SOCK_STREAM
+        with socket.socket(family, kind) as free:
+            free.bind((address, 0))
+            ports.append(free.getsockname()[1])
+    world.facts["ports"] = ports
+
+
 def _start_witness(world: World, attacks: Sequence[Attack]) -> None:
     hurt = [each.name for each in attacks if each.evidence == "prey"]
     c = world.canaries
@@ -343,9 +373,7 @@ def _end_witness(world: World) -> None:
 
 
 @contextmanager
-def world_of(
-    person: Person, attacks: Sequence[Attack], victim: bool = True
-) -> Iterator[World]:
+def world_of(person: Person, attacks: Sequence[Attack], victim: bool = True) -> Iterator[World]:
     """Make a caller's world for these attacks, and take it away again.
 
     Without a victim there are only files in it.
@@ -378,6 +406,7 @@ def world_of(
             os.set_inheritable(each, True)
         world.inherited = tuple(descriptors)
         world.facts["inherited"] = descriptors
+        _prepare_pairs(world, attacks)
         if victim:
             _start_witness(world, attacks)
         world.before = {each.name: world.watched(each) for each in attacks}
