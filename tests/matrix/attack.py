@@ -1,6 +1,6 @@
 """An attack: a probe's text, and how the harness outside finds out whether it broke a wall.
 
-The decorators below turn a probe (see `inside_kit`) into an attack; each names one kind of evidence.
+The decorators below turn a probe (see `inside_kit`) into an attack; each names a kind of evidence.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def text_of(probe: Probe) -> str:
     return str(ast.get_source_segment(source, definition))
 
 
-def _attack(evidence: str, **more: str) -> Callable[[Probe], Attack]:
+def _attack(evidence: str, **more: Any) -> Callable[[Probe], Attack]:
     def make(probe: Probe) -> Attack:
         what = (probe.__doc__ or "").strip().rstrip(".")
         return Attack(probe.__name__, what, text_of(probe), evidence, **more)

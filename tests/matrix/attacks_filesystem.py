@@ -114,7 +114,7 @@ def open_by_handle(w: Facts) -> str:
     """Read it by the number of its inode, with no path at all."""
     name, address = buffer(8 + 128)
     name.raw = struct.pack("<Ii", 128, 0) + bytes(128)
-    mount, place = buffer(8)
+    _, place = buffer(8)
     call("name_to_handle_at", -100, w["secret"].encode() + b"\0", address, place, 0)
     descriptor = call("open_by_handle_at", os.open(w["private"], os.O_RDONLY), address, os.O_RDONLY)
     return os.read(descriptor, 4096).decode()

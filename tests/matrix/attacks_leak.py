@@ -246,7 +246,7 @@ def list_of_keys(w: Facts) -> str:
 @reaches
 def log_of_kernel(w: Facts) -> str:
     """Read the kernel's log."""
-    text, address = buffer(65536)
+    _, address = buffer(65536)
     if call("syslog", 3, address, 65536) == 0:
         raise HeldError("it is empty")
     return BROKE

@@ -185,7 +185,7 @@ def segment(w: Facts) -> str:
 
 
 @pair(segment)
-def shared_segment(w: Facts) -> str:
+def segment_of_shared_memory(w: Facts) -> str:
     """A System V segment of shared memory."""
     place = call("shmat", call("shmget", w["pair_key"], 0, 0), 0, 0)
     return ctypes.string_at(place, 64).decode("latin-1")

@@ -1,8 +1,9 @@
 """What attacks run with: sent in as text with them, the same bytes to every sandbox and to none.
 
-Some modules are imported for the probes alone. A probe is a function of `w`, the facts that an attacker may know (paths, ports, process ids; never
+A probe is a function of `w`, the facts that an attacker may know (paths, ports, process ids; never
 a canary). It gives what it got hold of, or raises OSError: something refused it. The harness
-outside judges, and by what it sees itself wherever an attack leaves a trace.
+outside judges, and by what it sees itself wherever an attack leaves a trace. Some modules are
+imported for the probes alone.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _NUMBERS = {
     "fspick": (433, 433), "vmsplice": (278, 75), "fchmodat": (268, 53), "mknodat": (259, 33),
     "mlock": (149, 228), "ustat": (136, None), "sysfs": (139, None), "uselib": (134, None),
 }  # fmt: skip
-NR = {name: pair[ARM] for name, pair in _NUMBERS.items() if pair[ARM] is not None}
+NR = {name: at for name, pair in _NUMBERS.items() if (at := pair[ARM]) is not None}
 
 
 # What a planted thing needs to stay, and what removes what would outlast its maker.

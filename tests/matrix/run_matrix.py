@@ -80,7 +80,7 @@ def _heading() -> list[str]:
         "requires. Verdicts are by what is seen outside (files, processes, messages, secrets that",
         "came out) wherever an attack leaves a trace. The plain subprocess of root has a mount",
         "namespace and host name of its own, so that what it changes of those is gone with it.",
-        "bubblewrap has no limits but on the size of a tmpfs, and is given no /etc/passwd or hosts.",
+        "bubblewrap limits nothing but the size of a tmpfs, and has no /etc/passwd or /etc/hosts.",
         "",
     ]
 

@@ -63,14 +63,15 @@ class Column:
         **more: Any,
     ) -> subprocess.Popen[bytes]:
         """Start a program as the world's person would, with all that they leave lying about."""
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen(
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             self.line(program, world, limits, tenant),
             cwd=world.work,
             env=world.environment,
             pass_fds=world.inherited,
             **(pipes | world.person.identity() | more),
         )
+        return process
 
 
 BARE = Column("bare")

@@ -85,7 +85,7 @@ def run_pairs(column: Column, person: Person, attacks: Sequence[Attack]) -> dict
         second = column.start(PROGRAM, world, tenant="second")
         hunts = {each.name: each.code for each in attacks}
         out, err = second.communicate(world.task("attack", hunts), timeout=HANG_SECONDS)
-        _, first_err = first.communicate(b"\n", timeout=HANG_SECONDS)
+        first.communicate(b"\n", timeout=HANG_SECONDS)
         if first.returncode == second.returncode == REFUSED and not out:
             return {each.name: Verdict(REFUSES, err.decode()) for each in attacks}
         made, found = _answers(planted), _answers(out)

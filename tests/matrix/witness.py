@@ -73,7 +73,7 @@ def listen(task: Facts, descriptor: int) -> Facts:
         server.bind(place)
         server.listen()
         if name != "abstract":
-            os.chmod(place, 0o777)
+            os.chmod(place, 0o700)
         found[name] = place.replace("\0", "@")
         start(serve, server, task["reply"].encode(), descriptor)
     port = socket.create_server(("127.0.0.1", 0))

@@ -14,11 +14,12 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from typing import Any
 from tests.matrix.attack import Attack
 
 PYTHON = "/usr/bin/python3"
+# An id that nobody has.
+_NOBODY = 12321
 # What LIMITS of the attacks on output allow, and what the kit itself prints.
 ALLOWED_OUTPUT_BYTES = (128 << 10) + 4096
 KIT = Path(__file__).with_name("inside_kit.py").read_text(encoding="utf-8")
@@ -160,20 +163,29 @@ def state_of_tree(top: Path) -> object:
 def state_of_process(pid: int, memory: int) -> object:
     """Give what an attack could have changed of a process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
         return "gone"
-    if stat[0] == "Z":
+    if fields[0] == "Z":
         return "gone"
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
         file.seek(memory)
         content = file.read(64)
     limits = Path(f"/proc/{pid}/limits").read_text()
     adjustment = Path(f"/proc/{pid}/oom_score_adj").read_text()
-    # T: stopped. The nice value is the 17th after the name, the policy the 39th.
+    # T: stopped. The nice value is the 17th after the name.
     policy = os.sched_getscheduler(pid)
     affinity = tuple(sorted(os.sched_getaffinity(pid)))
-    return stat[0] == "T", stat[16], policy, affinity, limits, adjustment, content, priority(pid)
+    return (
+        fields[0] == "T",
+        fields[16],
+        policy,
+        affinity,
+        limits,
+        adjustment,
+        content,
+        priority(pid),
+    )
 
 
 def priority(pid: int) -> int:
@@ -290,9 +302,9 @@ def _make_key(world: World) -> None:
 def _give_set_id(world: World) -> None:
     """Make the copy of id(1) in the workspace somebody else's, with the bit that lends their id."""
     if os.geteuid() == 0:
-        os.chown(work_file := world.work / "set-id", 0 if world.person.user else 12321, -1)
-        os.chmod(work_file, 0o4755)
-        world.facts["lent"] = 0 if world.person.user else 12321
+        world.facts["lent"] = 0 if world.person.user else _NOBODY
+        os.chown(world.work / "set-id", world.facts["lent"], -1)
+        os.chmod(world.work / "set-id", stat.S_ISUID | 0o755)
 
 
 def _prepare_pairs(world: World, attacks: Sequence[Attack]) -> None:
@@ -310,7 +322,7 @@ def _prepare_pairs(world: World, attacks: Sequence[Attack]) -> None:
     os.mkfifo(world.work / "shared-fifo")
     world.person.own(world.work / "shared-fifo")
     world.facts["pair_key"] = secrets.randbelow(1 << 30) + 1
-    ports = []
+    ports: list[int] = []
     for family, address in ((2, "127.0.0.1"), (10, "::1"), (2, "127.0.0.1")):
         kind = socket.SOCK_DGRAM if len(ports) == 2 else socket.SOCK_STREAM
         with socket.socket(family, kind) as free:
@@ -426,15 +438,16 @@ def _clear(world: World, attacks: Sequence[Attack]) -> None:
         if witness.stdout is not None:
             witness.stdout.close()
     for pid in running(world.token):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     for each in attacks:
         if each.evidence == "path" and os.path.lexists(path := world.path_of(each)):
             os.unlink(path)
     for folder in ("/tmp", "/var/tmp", "/dev/shm"):
-        for path in Path(folder).glob(f"*{world.token}*"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+        for left in Path(folder).glob(f"*{world.token}*"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
             else:
-                path.unlink()
+                left.unlink()
     subprocess.run(["chmod", "-R", "u+rwx", world.place], check=False, capture_output=True)
     shutil.rmtree(world.place)
