@@ -207,14 +207,13 @@ def children_in_a_chain(w: Facts) -> str:
 @reaches
 def children_of_nobody(w: Facts) -> str:
     """Have as many that are no one's children, in sessions of their own."""
+
+    def leave_one() -> None:
+        os.setsid()
+        start_child(lambda: time.sleep(1))
+
     for _ in range(40):
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            if os.fork() == 0:
-                time.sleep(1)
-            os._exit(0)
-        if os.waitpid(child, 0)[1]:
+        if os.waitpid(start_child(leave_one), 0)[1]:
             raise HeldError("one could not be started")
     return BROKE
 

@@ -19,6 +19,7 @@ from tests.matrix.inside_kit import (
     LIBC,
     Facts,
     HeldError,
+    any_of,
     buffer,
     call,
     everybody,
@@ -30,7 +31,7 @@ from tests.matrix.inside_kit import (
 @reveals("environment")
 def own_environment(w: Facts) -> str:
     """Find the caller's secrets in its own environment."""
-    return json.dumps(dict(os.environ)) + read("/proc/self/environ")
+    return any_of(lambda: json.dumps(dict(os.environ)), lambda: read("/proc/self/environ"))
 
 
 @reveals("environment")
@@ -48,19 +49,21 @@ def arguments_of_others(w: Facts) -> str:
 @reveals("comm")
 def names_of_others(w: Facts) -> str:
     """Read the names of other processes."""
-    return of_everybody("comm") + of_everybody("status")
+    return any_of(lambda: of_everybody("comm"), lambda: of_everybody("status"))
 
 
 @reveals("path")
 def path_of_workspace(w: Facts) -> str:
     """Find out where on the host its workspace lies, from links in /proc."""
-    return os.getcwd() + os.readlink("/proc/self/cwd") + os.path.realpath("link")
+    return any_of(
+        os.getcwd, lambda: os.readlink("/proc/self/cwd"), lambda: os.path.realpath("link")
+    )
 
 
 @reveals("path")
 def path_in_mounts(w: Facts) -> str:
     """Find that in the list of its mounts or among anybody's arguments."""
-    return os.getcwd() + read("/proc/self/mountinfo") + of_everybody("cmdline")
+    return any_of(os.getcwd, lambda: read("/proc/self/mountinfo"), lambda: of_everybody("cmdline"))
 
 
 @reveals("memory")
@@ -146,7 +149,7 @@ def signing_key(w: Facts) -> str:
 @reveals("host")
 def name_of_host(w: Facts) -> str:
     """Learn the machine's name."""
-    return f"{os.uname().nodename} {socket.gethostname()} {read('/proc/sys/kernel/hostname')}"
+    return any_of(lambda: os.uname().nodename, lambda: read("/proc/sys/kernel/hostname"))
 
 
 @reveals("machine")
@@ -182,12 +185,17 @@ def command_line_of_kernel(w: Facts) -> str:
 @reveals("address")
 def address_of_card(w: Facts) -> str:
     """Learn the hardware address of a network card."""
-    found = [read(path) for path in glob.glob("/sys/class/net/*/address")]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for _, name in socket.if_nameindex():
-            answer = fcntl.ioctl(asking, 0x8927, name.encode().ljust(40, b"\0"))
-            found.append(":".join(f"{byte:02x}" for byte in answer[18:24]))
-    return " ".join(found)
+
+    def ask_each() -> str:
+        found = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            for _, name in socket.if_nameindex():
+                answer = fcntl.ioctl(asking, 0x8927, name.encode().ljust(40, b"\0"))
+                found.append(":".join(f"{byte:02x}" for byte in answer[18:24]))
+        return " ".join(found)
+
+    paths = glob.glob("/sys/class/net/*/address")
+    return any_of(*(lambda path=path: read(path) for path in paths), ask_each)
 
 
 @reveals("abstract")
@@ -291,7 +299,7 @@ def locks_of_others(w: Facts) -> str:
 @reaches
 def disks_of_host(w: Facts) -> str:
     """Learn which disks the machine has, and how busy they are."""
-    found = read("/proc/partitions") + read("/proc/diskstats")
+    found = any_of(lambda: read("/proc/partitions"), lambda: read("/proc/diskstats"))
     if not found:
         raise HeldError("the lists are empty")
     return BROKE
@@ -318,7 +326,8 @@ def timers_of_host(w: Facts) -> str:
 @reaches
 def allocations_of_kernel(w: Facts) -> str:
     """Read what the kernel has allocated for whom."""
-    return BROKE if read("/proc/slabinfo", 4096) or read("/proc/vmallocinfo", 4096) else ""
+    places = ("/proc/slabinfo", "/proc/vmallocinfo")
+    return BROKE if any_of(*(lambda path=path: read(path, 4096) for path in places)) else ""
 
 
 @reaches

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.matrix.world import Person, World
+from tests.support import block_syscalls
 
 PROFILES = ("ultra-secure", "high-security", "tenant-isolated")
 COMMAND = (sys.executable, "-m", "beddel_cli")
@@ -29,10 +30,12 @@ class Column:
     Attributes:
         name: at the head of the column.
         profile: of beddel-cli; None for the others.
+        machine: what makes the machine another one, before the command.
     """
 
     name: str
     profile: str | None = None
+    machine: tuple[str, ...] = ()
 
     def line(
         self,
@@ -47,7 +50,8 @@ class Column:
         """
         if self.profile is not None:
             options = ["exec", "-q", "--profile", self.profile, "--workspace", str(world.work)]
-            return [*COMMAND, *options, "--tenant", tenant, *limits, "--", *program]
+            options += ["--tenant", tenant, *limits]
+            return [*self.machine, *COMMAND, *options, "--", *program]
         if self.name == "bubblewrap":
             return [*bubblewrap(world.work), "--", *program]
         if os.geteuid() == 0 and world.person.user is None:
@@ -77,7 +81,14 @@ class Column:
 BARE = Column("bare")
 BUBBLEWRAP = Column("bubblewrap")
 BEDDEL = tuple(Column(name, name) for name in PROFILES)
-COLUMNS = {each.name: each for each in (BARE, BUBBLEWRAP, *BEDDEL)}
+# A machine that refuses namespaces, as many containers do: what is left there of tenant-isolated.
+# Refused is only the call that the walls make; that programs inside make none is the walls' doing.
+FALLBACK = Column(
+    "fallback",
+    "tenant-isolated",
+    (sys.executable, "-P", str(Path(block_syscalls.__file__)), "unshare-refused"),
+)
+COLUMNS = {each.name: each for each in (BARE, BUBBLEWRAP, *BEDDEL, FALLBACK)}
 PEOPLE = {"root": Person("root", None), "user": Person("user", 23456)}
 
 

@@ -24,7 +24,7 @@ from tests.matrix.groups import (
     run_together,
 )
 from tests.matrix.runners import BARE, BEDDEL, COLUMNS, Column, people
-from tests.matrix.table import problems, totals
+from tests.matrix.table import FALLBACK_MAY_BREAK, problems, totals
 from tests.matrix.verdicts import BROKE, FAILS, FAULT, HELD, REFUSES, WORKS, Verdict, run_programs
 from tests.matrix.world import Person
 from tests.support.capabilities import give_up, has, require
@@ -35,7 +35,7 @@ DENIAL = {("root", "ultra-secure"), ("user", "high-security")}
 SHARING = {each.name for each in attacks_denial.TOGETHER}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _machine() -> None:
     require("user-namespaces")
     require("system-python")
@@ -106,6 +106,24 @@ def test_an_attack_is_held(group: str, attack: Attack, column: Column, person: s
     assert verdict.status == HELD, verdict
 
 
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize(
+    ("group", "attack"),
+    [
+        pytest.param(group, attack, id=attack.name)
+        for group, attacks in GROUPS.items()
+        for attack in attacks
+        if group != "denial" and attack.name not in FALLBACK_MAY_BREAK
+    ],
+)
+def test_an_attack_is_held_where_namespaces_are_refused(
+    group: str, attack: Attack, person: str
+) -> None:
+    """By weaker walls, or by not running at all."""
+    verdict = verdict_of(group, attack, "fallback", person)
+    assert verdict.status in (HELD, REFUSES), verdict
+
+
 @pytest.mark.parametrize(
     ("group", "attack"),
     [
@@ -155,6 +173,7 @@ def test_there_are_as_many_as_we_say() -> None:
     assert len(PROGRAMS) >= 30
 
 
+@cache
 def _has_cgroup(person: str) -> bool:
     return PEOPLE[person].user is None and has("cgroup")
 
@@ -178,6 +197,7 @@ def test_the_command_finds_what_must_not_be() -> None:
         [shown, ("high-security", "one", REFUSES)],
         [shown, ("bubblewrap", "one", FAULT)],
         [shown, ("high-security", "two", FAILS)],
+        [shown, ("fallback", "one", BROKE)],
         [("bare", "one", HELD), ("high-security", "one", HELD)],
     ):
         assert len(_problems(*said)) == 1, said
