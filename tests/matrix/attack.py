@@ -27,7 +27,7 @@ class Attack:
         evidence: what shows that it broke through: `canary NAME` was said; its own `files`, `work`
             folder or `prey` process changed; its token `arrived`; its `path` is there; something
             still `runs`; or `word`, its own, where the host cannot see it.
-            A `flood`: more of its output came than is allowed.
+            A `flood`: more of its output came than is allowed. What became of the `terminal`.
         path: for `path`, where; `{token}` stands for its token.
         plant: for a pair of tenants, the text of the probe that the first one runs.
         accepted: why it is known to get through beddel's walls, and said so in SECURITY.md.
@@ -79,6 +79,13 @@ changes_work = _attack("work")
 hurts_prey = _attack("prey")
 arrives = _attack("arrived")
 stays = _attack("runs")
+
+
+def terminal(what: str) -> Callable[[Probe], Attack]:
+    """It broke through if the caller's terminal is not as it was: `typed`, `shown`, `settings`."""
+    return _attack(f"terminal {what}")
+
+
 reaches = _attack("word")
 floods = _attack("flood")
 

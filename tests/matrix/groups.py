@@ -11,10 +11,11 @@ from tests.matrix import (
     attacks_leak,
     attacks_surface,
     attacks_tenants,
+    attacks_terminal,
 )
 from tests.matrix.attack import Attack, attacks_in
 from tests.matrix.runners import Column
-from tests.matrix.verdicts import Verdict, run_alone, run_batch, run_pairs
+from tests.matrix.verdicts import Verdict, run_alone, run_at_terminal, run_batch, run_pairs
 from tests.matrix.world import Person
 
 GROUPS = {
@@ -22,6 +23,7 @@ GROUPS = {
     "escape": attacks_in(attacks_escape),
     "leak": attacks_in(attacks_leak),
     "surface": attacks_in(attacks_surface),
+    "terminal": attacks_in(attacks_terminal),
     "denial": attacks_in(attacks_denial),
     "tenants": attacks_in(attacks_tenants),
 }
@@ -30,6 +32,7 @@ TITLES = {
     "escape": "Escapes",
     "leak": "Leaks",
     "surface": "Attack surface",
+    "terminal": "The caller's terminal",
     "denial": "Denial of service",
     "tenants": "Between tenants",
 }
@@ -46,6 +49,11 @@ def run_group(column: Column, person: Person, name: str) -> dict[str, Verdict]:
     """Run a group as it has to be run."""
     if name == "denial":
         return run_denial(column, person, GROUPS[name])
+    if name == "terminal":
+        found: dict[str, Verdict] = {}
+        for attack in GROUPS[name]:
+            found |= run_at_terminal(column, person, attack)
+        return found
     if name == "tenants":
         return run_pairs(column, person, GROUPS[name])
     return run_together(column, person, [name])

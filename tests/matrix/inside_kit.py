@@ -24,6 +24,7 @@ import stat  # noqa: F401
 import struct
 import subprocess  # noqa: F401
 import sys
+import termios  # noqa: F401
 import threading
 import time
 from collections.abc import Callable
@@ -197,6 +198,14 @@ def in_child(action: Callable[[], object]) -> int:
             os._exit(code)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return 128 - status if status < 0 else status
+
+
+def terminals_to_try() -> list[int]:
+    """Give the standard streams, and the terminal of the session if there is one."""
+    try:
+        return [0, 1, 2, os.open("/dev/tty", os.O_RDWR)]
+    except OSError:
+        return [0, 1, 2]
 
 
 def leave_behind(mark: str, session: bool = True) -> int:
@@ -393,7 +402,6 @@ def run_probe(name: str, code: str, facts: Facts, seconds: float) -> dict[str, A
     child = os.fork()
     if child == 0:
         os.close(out)
-        os.setpgid(0, 0)
         text = json.dumps(try_probe(name, code, facts)).encode() + b"\n"
         while text:
             text = text[os.write(into, text) :]

@@ -52,6 +52,11 @@ def tenants(column: str, person: str) -> dict[str, Verdict]:
 
 
 @cache
+def at_terminal(column: str, person: str) -> dict[str, Verdict]:
+    return run_group(COLUMNS[column], PEOPLE[person], "terminal")
+
+
+@cache
 def sharing(column: str, person: str) -> dict[str, Verdict]:
     return run_denial(COLUMNS[column], PEOPLE[person], attacks_denial.TOGETHER)
 
@@ -71,6 +76,8 @@ def verdict_of(group: str, attack: Attack, column: str, person: str) -> Verdict:
     """Give what came of an attack; runs what it takes to know."""
     if group == "tenants":
         return tenants(column, person)[attack.name]
+    if group == "terminal":
+        return at_terminal(column, person)[attack.name]
     if group != "denial":
         return together(column, person)[attack.name]
     if attack.name in SHARING:

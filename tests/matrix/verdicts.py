@@ -6,11 +6,13 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.matrix.attack import Attack
 from tests.matrix.benign import COMMAND, Program
+from tests.matrix.caller_terminal import caller_terminal, take
 from tests.matrix.runners import REFUSED, Column
-from tests.matrix.world import BOOT, PYTHON, Person, World, settle, world_of
+from tests.matrix.world import BOOT, BOOT_FROM_FILE, PYTHON, Person, World, settle, world_of
 
 PROGRAM = (PYTHON, "-I", "-S", "-c", BOOT)
 HANG_SECONDS = 40
@@ -66,6 +68,26 @@ def run_alone(
         if attack.name not in answers and process.returncode in _LIMITS and column.profile:
             answers[attack.name] = {"held": f"the run was ended with {process.returncode}"}
         return judge(world, attack, answers, err)
+
+
+def run_at_terminal(column: Column, person: Person, attack: Attack) -> dict[str, Verdict]:
+    """Run an attack with the streams at a terminal that the caller sits at."""
+    with world_of(person, [attack], victim=False) as world, caller_terminal() as terminal:
+        task = world.work / "task"
+        task.write_bytes(world.task("attack", {attack.name: attack.code}))
+        person.own(task)
+        slave = terminal.slave
+        streams: dict[str, Any] = {"stdin": slave, "stdout": slave, "stderr": slave}
+        program = (*PROGRAM[:-1], BOOT_FROM_FILE)
+        process = column.start(program, world, preexec_fn=lambda: take(slave), **streams)
+        terminal.watch(process, HANG_SECONDS)
+        terminal.look()
+        world.terminal = terminal.facts
+        if process.returncode == REFUSED and b'{"name"' not in terminal.shown:
+            return {attack.name: Verdict(REFUSES, terminal.shown.decode(errors="replace"))}
+        lines = [line for line in terminal.shown.splitlines() if b'{"name"' in line]
+        answers = _answers(b"\n".join(line[line.index(b'{"name"') :] for line in lines))
+        return {attack.name: judge(world, attack, answers, terminal.shown)}
 
 
 def run_pairs(column: Column, person: Person, attacks: Sequence[Attack]) -> dict[str, Verdict]:

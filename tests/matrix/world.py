@@ -38,6 +38,8 @@ BOOT = (
     "import json,sys\nt=json.loads(sys.stdin.readline())\ng={'__name__':'kit'}\n"
     "exec(compile(t.pop('kit'),'kit','exec'),g)\ng['main'](t)"
 )
+# The same with the task in a file: a terminal takes no line of such a length.
+BOOT_FROM_FILE = BOOT.replace("sys.stdin.readline()", "open('task').readline()")
 _BOOT_WITNESS = (
     "import json,sys,types\nt=json.loads(sys.stdin.readline())\n"
     "m=types.ModuleType('tests.matrix.inside_kit')\n"
@@ -92,6 +94,7 @@ class World:
     after: dict[str, object] = field(default_factory=dict)
     arrived: list[str] = field(default_factory=list)
     output_bytes: int = 0
+    terminal: dict[str, bytes | bool] = field(default_factory=dict)
     pairs: dict[str, dict[str, str | int]] = field(default_factory=dict)
 
     @property
@@ -127,6 +130,11 @@ class World:
             return any(f"{self.token}-{attack.name}" in each for each in self.arrived)
         if kind == "path":
             return os.path.lexists(self.path_of(attack))
+        if kind == "terminal":
+            seen = self.terminal[name]
+            # What is only shown as text commands no terminal.
+            sign = b"\x1b]0;" if name == "shown" else b""
+            return sign + self.token.encode() in seen if isinstance(seen, bytes) else seen
         if kind == "flood":
             return self.output_bytes > ALLOWED_OUTPUT_BYTES
         if kind == "runs":
