@@ -1,6 +1,7 @@
 """Attacks on processes, rights and the machine's settings; ways out to whoever listens outside.
 
-Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name.
+Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name, `w["mark"]`
+what it leaves to be known by.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def write_anothers_memory_as_debugger(w: Facts) -> str:
 @stays
 def outlive_as_daemon(w: Facts) -> str:
     """Outlive the run as a daemon: forked twice, in a session of its own."""
-    leave_behind(f"{w['token']}-{w['name']}")
+    leave_behind(w["mark"])
     return BROKE
 
 
@@ -151,21 +152,21 @@ def outlive_deaf(w: Facts) -> str:
     """Outlive it as one that ignores every signal it can."""
     for each in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(each, signal.SIG_IGN)
-    leave_behind(f"{w['token']}-{w['name']}")
+    leave_behind(w["mark"])
     return BROKE
 
 
 @stays
 def outlive_stopped(w: Facts) -> str:
     """Outlive it as a stopped process."""
-    os.kill(leave_behind(f"{w['token']}-{w['name']}"), signal.SIGSTOP)
+    os.kill(leave_behind(w["mark"]), signal.SIGSTOP)
     return BROKE
 
 
 @stays
 def outlive_in_its_group(w: Facts) -> str:
     """Outlive it as one that was merely started in the background."""
-    leave_behind(f"{w['token']}-{w['name']}", session=False)
+    leave_behind(w["mark"], session=False)
     return BROKE
 
 
@@ -174,7 +175,7 @@ def connect_to_abstract_socket(w: Facts) -> str:
     """Talk to a process outside over an abstract socket."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(w["abstract"].replace("@", "\0"))
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -183,7 +184,7 @@ def send_to_abstract_socket(w: Facts) -> str:
     """Send it a datagram."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
         place = w["abstract"].replace("@", "\0") + "-datagrams"
-        client.sendto(f"{w['token']}-{w['name']}".encode(), place)
+        client.sendto(w["mark"].encode(), place)
     return BROKE
 
 
@@ -192,7 +193,7 @@ def connect_to_socket(w: Facts) -> str:
     """Talk to it over a socket in a folder of the caller's."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(w["socket"])
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -201,7 +202,7 @@ def connect_to_socket_in_workspace(w: Facts) -> str:
     """Talk to it over a socket that lies in the workspace."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("socket")
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -210,7 +211,7 @@ def connect_to_socket_in_tmp(w: Facts) -> str:
     """Talk to it over a socket that lies in /tmp."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(w["shared_socket"])
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -228,7 +229,7 @@ def descriptor_over_socket(w: Facts) -> str:
 def connect_over_loopback(w: Facts) -> str:
     """Talk to it over the host's loopback."""
     with socket.create_connection(("127.0.0.1", w["tcp"]), 3) as client:
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -236,7 +237,7 @@ def connect_over_loopback(w: Facts) -> str:
 def connect_over_loopback_6(w: Facts) -> str:
     """Talk to it over the host's IPv6 loopback."""
     with socket.create_connection(("::1", w["tcp6"]), 3) as client:
-        client.sendall(f"{w['token']}-{w['name']}".encode())
+        client.sendall(w["mark"].encode())
     return BROKE
 
 
@@ -244,21 +245,21 @@ def connect_over_loopback_6(w: Facts) -> str:
 def send_over_loopback(w: Facts) -> str:
     """Send it a datagram over the host's loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.sendto(f"{w['token']}-{w['name']}".encode(), ("127.0.0.1", w["udp"]))
+        client.sendto(w["mark"].encode(), ("127.0.0.1", w["udp"]))
     return BROKE
 
 
 @arrives
 def write_to_fifo(w: Facts) -> str:
     """Write into a named pipe that it reads."""
-    write(f"{w['private']}/fifo", f"{w['token']}-{w['name']}", os.O_WRONLY | os.O_NONBLOCK)
+    write(f"{w['private']}/fifo", w["mark"], os.O_WRONLY | os.O_NONBLOCK)
     return BROKE
 
 
 @arrives
 def write_to_fifo_in_workspace(w: Facts) -> str:
     """Write into one that lies in the workspace."""
-    write("fifo", f"{w['token']}-{w['name']}", os.O_WRONLY | os.O_NONBLOCK)
+    write("fifo", w["mark"], os.O_WRONLY | os.O_NONBLOCK)
     return BROKE
 
 
@@ -266,14 +267,14 @@ def write_to_fifo_in_workspace(w: Facts) -> str:
 def write_to_fifo_in_tmp(w: Facts) -> str:
     """Write into one that lies in /tmp."""
     path = f"/tmp/{w['token']}-fifo"
-    write(path, f"{w['token']}-{w['name']}", os.O_WRONLY | os.O_NONBLOCK)
+    write(path, w["mark"], os.O_WRONLY | os.O_NONBLOCK)
     return BROKE
 
 
 @arrives
 def send_by_message_queue(w: Facts) -> str:
     """Send it a System V message."""
-    text = f"{w['token']}-{w['name']}".encode()
+    text = w["mark"].encode()
     message = (2).to_bytes(8, "little") + text
     call("msgsnd", call("msgget", w["key"], 0), message, len(text), 0)
     return BROKE
@@ -282,7 +283,7 @@ def send_by_message_queue(w: Facts) -> str:
 @arrives
 def send_by_posix_queue(w: Facts) -> str:
     """Send it a POSIX message."""
-    text = f"{w['token']}-{w['name']}".encode()
+    text = w["mark"].encode()
     queue = call("mq_open", w["abstract"].lstrip("@").encode() + b"\0", 0o4001, 0, 0)
     call("mq_timedsend", queue, text, len(text), 0, 0)
     return BROKE

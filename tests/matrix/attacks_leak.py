@@ -1,6 +1,7 @@
 """Attacks on what is nobody's business: the caller's secrets, other processes, the machine.
 
-Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name.
+Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name, `w["mark"]`
+what it leaves to be known by.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Attacks on the kernel's surface: calls, sockets and devices that a plain program has no use for.
 
 Each is reached or not; whether there is a hole behind it is another matter. Probes run inside, with
-`inside_kit` before them; `w["name"]` is a probe's own name.
+`inside_kit` before them; `w["name"]` is a probe's own name, `w["mark"]`
+what it leaves to be known by.
 """
 
 from __future__ import annotations

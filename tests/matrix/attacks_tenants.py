@@ -43,36 +43,36 @@ from tests.matrix.inside_kit import (
 
 
 def in_tmp(w: Facts) -> str:
-    write_new(f"/tmp/{w['token']}-{w['name']}", w["canary"])
+    write_new(f"/tmp/{w['mark']}", w["canary"])
     return BROKE
 
 
 @pair(in_tmp)
 def file_in_tmp(w: Facts) -> str:
     """A file in /tmp."""
-    return read(f"/tmp/{w['token']}-{w['name']}")
+    return read(f"/tmp/{w['mark']}")
 
 
 def in_var_tmp(w: Facts) -> str:
-    write_new(f"/var/tmp/{w['token']}-{w['name']}", w["canary"])
+    write_new(f"/var/tmp/{w['mark']}", w["canary"])
     return BROKE
 
 
 @pair(in_var_tmp)
 def file_in_var_tmp(w: Facts) -> str:
     """A file in /var/tmp."""
-    return read(f"/var/tmp/{w['token']}-{w['name']}")
+    return read(f"/var/tmp/{w['mark']}")
 
 
 def in_shm(w: Facts) -> str:
-    write_new(f"/dev/shm/{w['token']}-{w['name']}", w["canary"])
+    write_new(f"/dev/shm/{w['mark']}", w["canary"])
     return BROKE
 
 
 @pair(in_shm)
 def file_in_shared_memory(w: Facts) -> str:
     """Shared memory of a name, in /dev/shm."""
-    return read(f"/dev/shm/{w['token']}-{w['name']}")
+    return read(f"/dev/shm/{w['mark']}")
 
 
 def in_workspace(w: Facts) -> str:
@@ -222,7 +222,7 @@ def value_of_semaphore(w: Facts) -> str:
 
 def posix_message(w: Facts) -> str:
     text = w["canary"].encode()
-    name = f"{w['token']}-{w['name']}".encode() + b"\0"
+    name = w["mark"].encode() + b"\0"
     queue = call("mq_open", name, 0o102, 0o666, 0)
     call("mq_timedsend", queue, text, len(text), 0, 0)
     UNDO.append(lambda: LIBC.mq_unlink(b"/" + name))
@@ -233,14 +233,14 @@ def posix_message(w: Facts) -> str:
 def message_in_posix_queue(w: Facts) -> str:
     """A POSIX message."""
     text, address = buffer(8192)
-    queue = call("mq_open", f"{w['token']}-{w['name']}".encode() + b"\0", 0o4000, 0, 0)
+    queue = call("mq_open", w["mark"].encode() + b"\0", 0o4000, 0, 0)
     call("mq_timedreceive", queue, address, 8192, 0, 0)
     return str(text.raw.decode("latin-1"))
 
 
 def key_of_user(w: Facts) -> str:
     text = w["canary"].encode()
-    name = f"{w['token']}-{w['name']}".encode() + b"\0"
+    name = w["mark"].encode() + b"\0"
     key = call("add_key", b"user\0", name, text, len(text), -4)
     UNDO.append(lambda: call("keyctl", 9, key, -4))
     return BROKE
@@ -249,12 +249,12 @@ def key_of_user(w: Facts) -> str:
 @pair(key_of_user)
 def key_in_ring_of_user(w: Facts) -> str:
     """A key in the user's keyring."""
-    return read_key(-4, f"{w['token']}-{w['name']}")
+    return read_key(-4, w["mark"])
 
 
 def key_of_session(w: Facts) -> str:
     text = w["canary"].encode()
-    name = f"{w['token']}-{w['name']}".encode() + b"\0"
+    name = w["mark"].encode() + b"\0"
     key = call("add_key", b"user\0", name, text, len(text), -5)
     UNDO.append(lambda: call("keyctl", 9, key, -5))
     return BROKE
@@ -263,29 +263,29 @@ def key_of_session(w: Facts) -> str:
 @pair(key_of_session)
 def key_in_ring_of_session(w: Facts) -> str:
     """A key in the keyring of the user's sessions."""
-    return read_key(-5, f"{w['token']}-{w['name']}")
+    return read_key(-5, w["mark"])
 
 
 def listen_abstract(w: Facts) -> str:
-    serve(socket.socket(socket.AF_UNIX), f"\0{w['token']}-{w['name']}", w["canary"])
+    serve(socket.socket(socket.AF_UNIX), f"\0{w['mark']}", w["canary"])
     return BROKE
 
 
 @pair(listen_abstract)
 def abstract_socket(w: Facts) -> str:
     """An abstract socket."""
-    return ask(socket.socket(socket.AF_UNIX), f"\0{w['token']}-{w['name']}")
+    return ask(socket.socket(socket.AF_UNIX), f"\0{w['mark']}")
 
 
 def listen_in_tmp(w: Facts) -> str:
-    serve(socket.socket(socket.AF_UNIX), f"/tmp/{w['token']}-{w['name']}", w["canary"])
+    serve(socket.socket(socket.AF_UNIX), f"/tmp/{w['mark']}", w["canary"])
     return BROKE
 
 
 @pair(listen_in_tmp)
 def socket_in_tmp(w: Facts) -> str:
     """A socket in /tmp."""
-    return ask(socket.socket(socket.AF_UNIX), f"/tmp/{w['token']}-{w['name']}")
+    return ask(socket.socket(socket.AF_UNIX), f"/tmp/{w['mark']}")
 
 
 def listen_in_workspace(w: Facts) -> str:
@@ -337,7 +337,7 @@ def datagrams_on_loopback(w: Facts) -> str:
 
 
 def pipe_in_tmp(w: Facts) -> str:
-    os.mkfifo(path := f"/tmp/{w['token']}-{w['name']}")
+    os.mkfifo(path := f"/tmp/{w['mark']}")
     KEPT.append(descriptor := os.open(path, os.O_RDWR))
     os.write(descriptor, w["canary"].encode())
     return BROKE
@@ -346,7 +346,7 @@ def pipe_in_tmp(w: Facts) -> str:
 @pair(pipe_in_tmp)
 def named_pipe_in_tmp(w: Facts) -> str:
     """A named pipe in /tmp."""
-    path = f"/tmp/{w['token']}-{w['name']}"
+    path = f"/tmp/{w['mark']}"
     return os.read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 200).decode()
 
 
@@ -398,7 +398,7 @@ def name_of_process(w: Facts) -> str:
 
 
 def keep_a_file_open(w: Facts) -> str:
-    path = f"/tmp/{w['token']}-{w['name']}"
+    path = f"/tmp/{w['mark']}"
     KEPT.append(descriptor := os.open(path, os.O_RDWR | os.O_CREAT))
     os.unlink(path)
     os.write(descriptor, w["canary"].encode())
@@ -425,14 +425,14 @@ def keep_in_memory(w: Facts) -> str:
     page.write(w["canary"].encode())
     KEPT.append(page)
     place = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    write_new(f"/tmp/{w['token']}-{w['name']}", f"{os.getpid()} {place}")
+    write_new(f"/tmp/{w['mark']}", f"{os.getpid()} {place}")
     return BROKE
 
 
 @pair(keep_in_memory)
 def memory_of_process(w: Facts) -> str:
     """Its memory, where it says itself that it lies."""
-    pid, place = read(f"/tmp/{w['token']}-{w['name']}").split()
+    pid, place = read(f"/tmp/{w['mark']}").split()
     return os.pread(os.open(f"/proc/{pid}/mem", os.O_RDONLY), 64, int(place)).decode("latin-1")
 
 

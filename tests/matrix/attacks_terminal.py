@@ -1,6 +1,7 @@
 """Attacks on the terminal that the caller sits at, and a program's streams lead to.
 
-Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name.
+Probes run inside, with `inside_kit` before them; `w["name"]` is a probe's own name, `w["mark"]`
+what it leaves to be known by.
 """
 
 from __future__ import annotations

@@ -370,8 +370,8 @@ def try_probe(name: str, code: str, facts: Facts) -> dict[str, Any]:
     try:
         exec(compile(code, name, "exec"), space)  # noqa: S102
         (probe,) = (space[each] for each in set(space) - before - {"__builtins__"})
-        own = facts.get("pairs", {}).get(name, {})
-        return {"said": str(probe(facts | {"name": name} | own))}
+        mine = {"name": name, "mark": f"{facts['token']}-{name}"}
+        return {"said": str(probe(facts | mine | facts.get("pairs", {}).get(name, {})))}
     except HeldError as error:
         return {"held": str(error)}
     except OSError as error:

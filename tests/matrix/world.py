@@ -127,7 +127,7 @@ class World:
         if kind == "word":
             return said == "broke"
         if kind == "arrived":
-            return any(f"{self.token}-{attack.name}" in each for each in self.arrived)
+            return f"{self.token}-{attack.name}" in self.arrived
         if kind == "path":
             return os.path.lexists(self.path_of(attack))
         if kind == "terminal":
