@@ -78,6 +78,7 @@ class Trust:
     Attributes:
         serial: grows by one with each issue.
         countersigners: how many owners have to countersign a receipt, beside the key that made it.
+        signed_by: ids of the given root keys that signed it; not part of the document.
     """
 
     serial: int
@@ -85,6 +86,7 @@ class Trust:
     expires_ms: int
     countersigners: int
     keys: tuple[TrustedKey, ...]
+    signed_by: tuple[str, ...] = ()
 
     def find(self, key_id: str) -> TrustedKey | None:
         """Give the entry of a key."""
@@ -175,11 +177,11 @@ def parse_trust(data: bytes, roots: Iterable[PublicKey]) -> Trust:
             "the list of trusted keys is too large", expected=f"at most {MAX_TRUST_BYTES} bytes"
         )
     try:
-        payload = _signed_payload(data, by_id)
+        payload, signed_by = _signed_payload(data, by_id)
         document = parse_json(payload, "the trusted keys")
     except (VerificationError, JobError) as error:
         raise _unusable(error) from error
-    trust = _trust(document)
+    trust = changed(_trust(document), signed_by=signed_by)
     for entry in trust.keys:
         if entry.public.key_id in by_id:
             # Whoever holds one key that signs day by day must not be able to name others.
@@ -187,7 +189,9 @@ def parse_trust(data: bytes, roots: Iterable[PublicKey]) -> Trust:
     return trust
 
 
-def _signed_payload(data: bytes, roots: Mapping[str, PublicKey]) -> bytes:
+def _signed_payload(
+    data: bytes, roots: Mapping[str, PublicKey]
+) -> tuple[bytes, tuple[str, ...]]:
     envelope = parse_envelope(data, TRUST_PAYLOAD_TYPE)
     if envelope.bundle:
         raise VerificationError("trusted keys come in a plain envelope, not in a bundle")
@@ -202,7 +206,7 @@ def _signed_payload(data: bytes, roots: Mapping[str, PublicKey]) -> bytes:
             expected=", ".join(sorted(roots)),
             got=names,
         )
-    return envelope.payload
+    return envelope.payload, tuple(each.key_id for each in known)
 
 
 def _unusable(error: BeddelError) -> TrustError:
@@ -277,7 +281,8 @@ def sign_trust(trust: Trust, roots: Sequence[SigningKey]) -> bytes:
     message = pae(TRUST_PAYLOAD_TYPE, payload)
     signatures = [Signature(root.key_id, root.sign(message)) for root in roots]
     data = make_envelope(payload, signatures, TRUST_PAYLOAD_TYPE)
-    if parse_trust(data, [load_public_key(root.public_pem) for root in roots]) != trust:
+    read = parse_trust(data, [load_public_key(root.public_pem) for root in roots])
+    if changed(read, signed_by=trust.signed_by) != trust:
         raise TrustError("the list of trusted keys would be read as another one")
     return data
 
@@ -423,6 +428,8 @@ def _count(value: object, name: str, least: int, most: int) -> int:
 def _instant(value: object, name: str) -> int:
     text = _take(value, name, str)
     try:
+        if "." in text:
+            raise ValueError("these are written to the second")
         return parse_instant(text)
     except ValueError as error:
         raise TrustError(
