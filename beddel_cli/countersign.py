@@ -7,14 +7,14 @@ further signature is over the same bytes as the first, so nothing of the receipt
 from __future__ import annotations
 
 from beddel_cli.dsse import MAX_SIGNATURES, PAYLOAD_TYPE, Signature, make_envelope, pae
-from beddel_cli.errors import UnverifiableError, UsageError, VerificationError
+from beddel_cli.errors import UnverifiableError, UsageError, VerificationError, bug
 from beddel_cli.instants import parse_instant
 from beddel_cli.record import record
 from beddel_cli.trust import Judgement, Moment, Trust, TrustedKey, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.keys import SigningKey
+    from beddel_cli.keys import PublicKey, SigningKey
     from beddel_cli.verify import VerifiedReceipt
 
 
@@ -82,7 +82,7 @@ def judge_receipt(receipt: VerifiedReceipt, trust: Trust, moment: Moment, now_ms
     for entry in entries:
         if not {"receipt", "countersign"} & set(entry.roles):
             raise VerificationError(judge(entry, "receipt", moment).why)
-    signer = _signer(entries, moment)
+    signer = _judged_signer(receipt, trust, moment)
     others = [entry for entry in entries if entry != signer and "countersign" in entry.roles]
     counted, warnings = [], []
     for entry in others:
@@ -100,21 +100,42 @@ def judge_receipt(receipt: VerifiedReceipt, trust: Trust, moment: Moment, now_ms
     return Standing(signer, moment, tuple(counted), tuple(warnings))
 
 
-def _signer(entries: list[TrustedKey], moment: Moment) -> TrustedKey:
-    """Give the first key that may have made the receipt."""
-    judged = [(entry, judge(entry, "receipt", moment)) for entry in entries]
-    for entry, judgement in judged:
-        if judgement.verdict == "good":
-            return entry
-    if not judged:
-        raise UnverifiableError("no key that signed the receipt is among the trusted keys")
-    candidates = [each for entry, each in judged if "receipt" in entry.roles]
-    for judgement in candidates:
-        if judgement.verdict == "unknown":
-            raise UnverifiableError(
-                judgement.why, hint="a time stamp, or a proof of a trusted log, would show it"
-            )
-    raise VerificationError((candidates or [each for _, each in judged])[0].why)
+def maker(receipt: VerifiedReceipt, trust: Trust | None = None) -> PublicKey:
+    """Give the key that made a receipt; further signatures are countersignatures.
+
+    A receipt names that key. An older one does not: then it is the first that may sign receipts.
+
+    Raises:
+        UnverifiableError: the receipt names a key whose signature was not checked.
+    """
+    said = receipt.predicate.get("key")
+    key_id = said.get("id") if isinstance(said, dict) else None
+    for key in receipt.signers:
+        entry = None if trust is None else trust.find(key.key_id)
+        may_sign = trust is None or (entry is not None and "receipt" in entry.roles)
+        if key.key_id == key_id or (key_id is None and may_sign):
+            return key
+    if key_id is None:
+        return receipt.signers[0]
+    raise UnverifiableError(
+        "the receipt says it was made by a key whose signature nobody here can judge",
+        expected=str(key_id),
+        got=", ".join(key.key_id for key in receipt.signers),
+    )
+
+
+def _judged_signer(receipt: VerifiedReceipt, trust: Trust, moment: Moment) -> TrustedKey:
+    entry = trust.find(maker(receipt, trust).key_id)
+    if entry is None:
+        raise bug("a signature was checked with a key that is not among the trusted ones")
+    judgement = judge(entry, "receipt", moment)
+    if judgement.verdict == "bad":
+        raise VerificationError(judgement.why)
+    if judgement.verdict == "unknown":
+        raise UnverifiableError(
+            judgement.why, hint="a time stamp, or the proof of a trusted log, would show it"
+        )
+    return entry
 
 
 def _judge_countersigner(entry: TrustedKey, moment: Moment, now_ms: int) -> Judgement:

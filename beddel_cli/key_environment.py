@@ -62,11 +62,7 @@ def restart_without_secrets(environ: MutableMapping[str, str]) -> None:
     os.write(writing, text)
     os.close(writing)
     os.set_inheritable(reading, True)
-    clean = {
-        name: value
-        for name, value in environ.items()
-        if name not in SECRET_VARIABLES
-    }
+    clean = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
     clean[_DESCRIPTOR_VARIABLE] = str(reading)
     os.execve(sys.executable, sys.orig_argv, clean)  # noqa: S606 - this very command
 

@@ -1,4 +1,4 @@
-"""Which keys are believed, for what, and from when to when. Pure: bytes and instants in, values out.
+"""Which keys are believed, for what, and from when to when. Pure.
 
 The list of trusted keys is a document in a plain DSSE envelope of a type of its own, signed by a
 root key that its reader got through another channel. It carries a serial number, which only grows,
@@ -185,13 +185,13 @@ def parse_trust(data: bytes, roots: Iterable[PublicKey]) -> Trust:
     for entry in trust.keys:
         if entry.public.key_id in by_id:
             # Whoever holds one key that signs day by day must not be able to name others.
-            raise TrustError(f"root key {entry.public.key_id} is also among the keys it vouches for")
+            raise TrustError(
+                f"root key {entry.public.key_id} is also among the keys it vouches for"
+            )
     return trust
 
 
-def _signed_payload(
-    data: bytes, roots: Mapping[str, PublicKey]
-) -> tuple[bytes, tuple[str, ...]]:
+def _signed_payload(data: bytes, roots: Mapping[str, PublicKey]) -> tuple[bytes, tuple[str, ...]]:
     envelope = parse_envelope(data, TRUST_PAYLOAD_TYPE)
     if envelope.bundle:
         raise VerificationError("trusted keys come in a plain envelope, not in a bundle")
@@ -219,24 +219,32 @@ def _unusable(error: BeddelError) -> TrustError:
     )
 
 
-def require_current(trust: Trust, now_ms: int, seen_serial: int | None = None) -> None:
-    """Check that a list has not ended, and that no newer one was seen.
+def require_current(trust: Trust, now_ms: int) -> None:
+    """Check that a list has not ended.
 
     Raises:
-        TrustError: it has, or one was.
+        TrustError: it has.
     """
-    if seen_serial is not None and trust.serial < seen_serial:
-        raise TrustError(
-            "this list of trusted keys is older than one seen before: an old copy was put back, "
-            "or a newer one is missing here",
-            expected=f"serial {seen_serial} or later",
-            got=f"serial {trust.serial}",
-        )
     if now_ms >= trust.expires_ms:
         raise TrustError(
             f"the list of trusted keys ended at {show_instant(trust.expires_ms)}",
             hint="get the current one from the holder of the root key, who makes it with "
             "`beddel-cli keys trust --renew`",
+        )
+
+
+def require_serial(trust: Trust, least: int | None) -> None:
+    """Check that a list is not older than one that is known of.
+
+    Raises:
+        TrustError: it is.
+    """
+    if least is not None and trust.serial < least:
+        raise TrustError(
+            "this list of trusted keys is older than one seen before: an old copy was put back, "
+            "or the newer one is missing here",
+            expected=f"serial {least} or later",
+            got=f"serial {trust.serial}",
         )
 
 

@@ -23,6 +23,7 @@ from beddel_cli.trust import (
     MAX_TRUST_BYTES,
     parse_trust,
     require_current,
+    require_serial,
     trust_payload,
 )
 
@@ -65,7 +66,9 @@ def load_trust(path: str, roots: Iterable[PublicKey], home: str | None, now_ms: 
         TrustError: it is not by one of the root keys, has ended, or is older than one seen before.
         NotFoundError, JobError: the file cannot be read.
     """
-    return _current(read_file(path, "list of trusted keys", MAX_TRUST_BYTES), path, roots, home, now_ms)
+    return _current(
+        read_file(path, "list of trusted keys", MAX_TRUST_BYTES), path, roots, home, now_ms
+    )
 
 
 def load_home_trust(home: str, now_ms: int) -> LoadedTrust | None:
@@ -74,19 +77,32 @@ def load_home_trust(home: str, now_ms: int) -> LoadedTrust | None:
     Raises:
         TrustError, HomeError: it is there and cannot be used.
     """
+    data = home_trust_bytes(home)
+    if data is None:
+        return None
+    path, root = os.path.join(home, TRUST_NAME), home_root(home)
+    if root is None:
+        raise TrustError(f"{path!r} is there, and its root key {ROOT_PUBLIC_NAME!r} is not")
+    return _current(data, path, [root], home, now_ms)
+
+
+def home_trust_bytes(home: str) -> bytes | None:
+    """Give the list that is in a home, as it is; None where there is none."""
     try:
         with open_folder(home, create=False) as folder:
-            data = read_own(folder, TRUST_NAME, MAX_TRUST_BYTES)
-            if data is None:
-                return None
-            with folder.child("keys", create=False) as keys:
-                pem = read_own(keys, ROOT_PUBLIC_NAME, MAX_KEY_BYTES)
+            return read_own(folder, TRUST_NAME, MAX_TRUST_BYTES)
     except NoFolderError:
         return None
-    path = os.path.join(home, TRUST_NAME)
-    if pem is None:
-        raise TrustError(f"{path!r} is there, and its root key {ROOT_PUBLIC_NAME!r} is not")
-    return _current(data, path, [load_public_key(pem)], home, now_ms)
+
+
+def home_root(home: str) -> PublicKey | None:
+    """Give the root key whose lists this home believes; None where there is none."""
+    try:
+        with open_folder(home, create=False) as folder, folder.child("keys", create=False) as keys:
+            pem = read_own(keys, ROOT_PUBLIC_NAME, MAX_KEY_BYTES)
+    except NoFolderError:
+        return None
+    return None if pem is None else load_public_key(pem)
 
 
 def _current(
@@ -117,7 +133,7 @@ def _remember(home: str, trust: Trust) -> None:
         fcntl.flock(seen.fd, fcntl.LOCK_EX)
         for root_id in trust.signed_by:
             serial, known = _seen(seen, root_id)
-            require_current(trust, trust.issued_ms, serial)
+            require_serial(trust, serial)
             if trust.serial == serial and digest != known:
                 raise TrustError(
                     f"two different lists of trusted keys have serial {serial}: "
@@ -146,7 +162,9 @@ def read_own(folder: Folder, name: str, most_bytes: int) -> bytes | None:
     """
     path = os.path.join(folder.path, name)
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
