@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from beddel_cli import __version__, profile
 from beddel_cli.audit_command import audit_app
 from beddel_cli.errors import BeddelError, UsageError
-from beddel_cli.home import locate
+from beddel_cli.keys_command import keys_app
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
 from beddel_cli.render import error_text, json_of_error
 from beddel_cli.render_explain import (
@@ -31,7 +31,6 @@ from beddel_cli.run_command import (
     exec_command,
     in_github_actions,
     make_asked,
-    passphrase_prompt,
     run_command,
 )
 from beddel_cli.terminal import visible
@@ -41,7 +40,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from beddel_cli.keys import SigningKey
 
 EXIT_USAGE_OF_RUN, EXIT_USAGE = 125, 2
 
@@ -55,7 +53,6 @@ app = typer.Typer(
     "others can verify.",
 )
 profiles_app = typer.Typer(help="Show what each profile grants and requires.")
-keys_app = typer.Typer(no_args_is_help=True, help="Show or export the signing key.")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
@@ -441,69 +438,3 @@ def _profiles_diff(
         dump(render.diff_json(a, b, found)) if as_json else render.diff_text(a, b, found)
     )
     return 1 if found else 0
-
-
-_SigningKey = Annotated[
-    str | None, typer.Option("--signing-key", metavar="FILE", help="This key, not the home's.")
-]
-
-
-def _named_key(signing_key: str | None) -> SigningKey | None:
-    """Give the key that --signing-key or BEDDEL_SIGNING_KEY name; None where the home's signs."""
-    from beddel_cli.key_environment import read_secrets
-    from beddel_cli.keys import load_signing_key
-
-    secrets = read_secrets(os.environ)
-    if signing_key is None and secrets.pem is None:
-        return None
-    return load_signing_key(
-        locate(os.environ).home,
-        file=signing_key,
-        environment_pem=secrets.pem,
-        passphrase=secrets.passphrase,
-        prompt=passphrase_prompt(),
-    )
-
-
-@keys_app.command("show", epilog="Example: beddel-cli keys show")
-def _keys_show(signing_key: _SigningKey = None) -> None:
-    """Show which key would sign a run now, and where it is."""
-    from beddel_cli.keys import show_key
-
-    named = _named_key(signing_key)
-    if named is not None:
-        where = named.path or "in BEDDEL_SIGNING_KEY"
-        rows = [("key", named.key_id), ("kind", named.kind), ("private", where)]
-    else:
-        info = show_key(locate(os.environ).home)
-        encrypted = " (encrypted)" if info.encrypted else ""
-        rows = [("key", info.key_id), ("kind", info.kind), ("private", info.path + encrypted)]
-        rows.append(("public", info.public_path))
-    for label, value in rows:
-        print(f"{label:<8} {visible(value)}")
-
-
-@keys_app.command("export", epilog="Example: beddel-cli keys export --out signing.pub.pem")
-def _keys_export(
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")
-    ] = None,
-    signing_key: _SigningKey = None,
-) -> None:
-    """Give the public key as PEM, for `verify --key` and other people's tools."""
-    from beddel_cli.home import write_whole
-    from beddel_cli.keys import show_key
-
-    home = locate(os.environ).home
-    named = _named_key(signing_key)
-    pem = show_key(home).public_pem if named is None else named.public_pem
-    if out is None:
-        sys.stdout.write(pem.decode("ascii"))
-        return
-    real = os.path.realpath(out)
-    keys_folder = os.path.realpath(os.path.join(home, "keys"))
-    if os.path.dirname(real) == keys_folder or (
-        signing_key is not None and real == os.path.realpath(signing_key)
-    ):
-        raise UsageError(f"--out {out!r} would write over a key")
-    write_whole(out, pem, 0o644)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from hashlib import sha256
 
 from beddel_cli.errors import BeddelError, TrustError
@@ -29,7 +30,7 @@ from beddel_cli.trust import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from beddel_cli.home import Folder
     from beddel_cli.keys import PublicKey
@@ -113,7 +114,7 @@ def _current(
     if home is None:
         return LoadedTrust(trust, path, None)
     try:
-        _remember(home, trust)
+        remember(home, trust)
     except TrustError:
         raise
     except (BeddelError, OSError) as error:
@@ -123,8 +124,13 @@ def _current(
     return LoadedTrust(trust, path, None)
 
 
-def _remember(home: str, trust: Trust) -> None:
-    """Compare a list with the newest seen, and write down which that is now."""
+def remember(home: str, trust: Trust) -> None:
+    """Compare a list with the newest seen, and write down which that is now.
+
+    Raises:
+        TrustError: it is older than that, or another one with the same number.
+        HomeError, ReceiptWriteError, OSError: the memory cannot be used.
+    """
     import fcntl
 
     digest = sha256(trust_payload(trust)).hexdigest()
@@ -180,15 +186,11 @@ def read_own(folder: Folder, name: str, most_bytes: int) -> bytes | None:
     return data
 
 
-def write_trust(home: str, data: bytes) -> str:
-    """Put a list into a home; give its path.
+@contextmanager
+def locked(home: str) -> Iterator[None]:
+    """Keep others who change keys or lists in this home waiting; make it if it is not there."""
+    import fcntl
 
-    Raises:
-        HomeError, ReceiptWriteError: the home cannot be used, or the file not be written.
-    """
-    from beddel_cli.home import write_whole
-
-    path = os.path.join(home, TRUST_NAME)
-    open_folder(home).close()
-    write_whole(path, data, 0o644)
-    return path
+    with open_folder(home) as folder:
+        fcntl.flock(folder.fd, fcntl.LOCK_EX)
+        yield

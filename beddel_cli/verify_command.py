@@ -155,7 +155,7 @@ def verify(
             if proof is not None or timestamp is not None or checkpoint is not None:
                 raise UsageError("--proof, --checkpoint and --timestamp go with one receipt")
             return _verify_folder(receipt, believed, expected, as_json, quiet, verbose)
-        data = _receipt_bytes(receipt)
+        data = read_receipt(receipt)
         judged = _judge(data, believed, expected, _evidence(receipt, proof, timestamp))
     except BeddelError as error:
         if as_json:
@@ -216,7 +216,7 @@ def _entry_json(name: str, found: Judged | BeddelError, verbose: bool) -> dict[s
 
 def _judge_file(path: str, believed: Believed, expected: Expected) -> Judged | BeddelError:
     try:
-        return _judge(_receipt_bytes(path), believed, expected, _evidence(path, None, None))
+        return _judge(read_receipt(path), believed, expected, _evidence(path, None, None))
     except UsageError:
         raise
     except BeddelError as error:
@@ -232,7 +232,8 @@ def _receipt_names(folder: str) -> list[str]:
         raise UnverifiableError(f"cannot read folder {folder!r}: {why}") from error
 
 
-def _receipt_bytes(path: str) -> bytes:
+def read_receipt(path: str) -> bytes:
+    """Read what may be a receipt from a file, or from standard input (`-`)."""
     from beddel_cli.files import read_file, read_stdin
 
     return read_stdin("receipt") if path == "-" else read_file(path, "receipt")

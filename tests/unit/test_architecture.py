@@ -62,6 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "countersign": {*BOTTOM, "dsse", "instants", "trust"},
     "evidence": {*BOTTOM, "checkpoint", "instants", "log_entry", "trust"},
     "timestamps": {"errors"},
+    "when": {"errors", "instants"},
+    "key_files": {*BOTTOM, "home", "keys"},
     "trust_store": {*BOTTOM, "files", "home", "keys", "trust"},
     "render_verify": {"evidence", "instants", "record", "render", "terminal"},
     "job": {
@@ -180,7 +182,7 @@ PURE = (
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
-    *("instants", "trust", "countersign", "evidence", "timestamps", "render_verify"),
+    *("instants", "trust", "countersign", "evidence", "timestamps", "render_verify", "when"),
 )
 # Of `os`, what only puts a number into words.
 WORDS_OF_OS = {"strerror"}
