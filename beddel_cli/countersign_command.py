@@ -54,7 +54,8 @@ def countersign(
     """Verify a receipt, and add a signature of one's own to it.
 
     Whose countersignature counts, and how many a receipt needs, the list of trusted keys says.
-    Exits 0 when it was added, 1 when the receipt is not valid, 2 when nothing could be told or done.
+    Exits 0 when it was added, 1 when the receipt is not valid, 2 when nothing could be told
+    or done.
     """
     from beddel_cli.countersign import countersigned
     from beddel_cli.home import write_whole

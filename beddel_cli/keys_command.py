@@ -523,7 +523,8 @@ def _rotate(
             )
         pem, key = new_key(kind, _new_passphrase(secrets, encrypt=encrypt))  # type: ignore[arg-type]
         now_ms = change.now_ms // 1000 * 1000
-        end_ms = (change.now_ms + grace_ms) // 1000 * 1000
+        # Rounded up, so that what was signed in this second still was in time.
+        end_ms = -(-(change.now_ms + grace_ms) // 1000) * 1000
         until_ms = end_ms if entry.until_ms is None else min(entry.until_ms, end_ms)
         successor = TrustedKey(load_public_key(key.public_pem), entry.owner, entry.roles, now_ms)
         retired = changed(entry, until_ms=until_ms)

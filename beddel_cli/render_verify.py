@@ -221,6 +221,11 @@ def trouble_text(judged: Judged) -> str:
     return "".join([*lines, *(f"  warning  {visible(text)}\n" for text in judged.warnings)])
 
 
+def warned_text(warned: dict[str, int]) -> str:
+    """Give the warnings about many receipts, each once."""
+    return "".join(f"warning ({n} of them)  {visible(text)}\n" for text, n in warned.items())
+
+
 def error_words(error: BeddelError) -> str:
     """Give what standard error gets of a receipt that was not verified."""
     verdict = "NOT VALID" if verdict_of(error) == 1 else "COULD NOT TELL"

@@ -182,11 +182,14 @@ def _verify_folder(
 
     names = _receipt_names(folder)
     counts = {0: 0, 1: 0, 2: 0}
+    warned: dict[str, int] = {}
     entries = []
     for name in names:
         found = _judge_file(os.path.join(folder, name), believed, expected)
         code = render.verdict_of(found) if isinstance(found, BeddelError) else found.exit_code
         counts[code] += 1
+        for text in () if isinstance(found, BeddelError) else found.warnings:
+            warned[text] = warned.get(text, 0) + 1
         if as_json:
             entries.append(_entry_json(name, found, verbose))
         elif code or not quiet:
@@ -201,6 +204,8 @@ def _verify_folder(
     elif not quiet or code:
         words = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in totals.items())
         (sys.stderr if code else sys.stdout).write(f"{len(names)} receipts: {words}\n")
+    if not as_json:
+        sys.stderr.write(render.warned_text(warned))
     return code
 
 
