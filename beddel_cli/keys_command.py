@@ -327,14 +327,26 @@ def _finish(change: _Change, **changes: Any) -> Trust:
     from beddel_cli.home import write_whole
     from beddel_cli.key_files import write_home_file
     from beddel_cli.trust import reissued, sign_trust
-    from beddel_cli.trust_store import TRUST_NAME, remember
+    from beddel_cli.trust_store import ROOT_PUBLIC_NAME, TRUST_NAME, home_root, remember
 
-    trust = reissued(change.trust, now_ms=change.now_ms, lifetime_ms=change.lifetime_ms, **changes)
+    trust = reissued(
+        change.trust,
+        now_ms=change.now_ms,
+        lifetime_ms=change.lifetime_ms,
+        signed_by=tuple(root.key_id for root in change.roots),
+        **changes,
+    )
     _check_threshold(trust)
     data = sign_trust(trust, change.roots)
     path = change.file
     if path is None:
         path = write_home_file(change.home, TRUST_NAME, data)
+        own = home_root(change.home)
+        if own is None or own.key_id not in trust.signed_by:
+            # The list this goes on from was signed by both, or it would not have been read.
+            pem = change.roots[0].public_pem
+            write_home_file(change.home, ROOT_PUBLIC_NAME, pem, folder="keys")
+            sys.stderr.write(f"root   {change.roots[0].key_id} is this home's root key now\n")
     else:
         write_whole(path, data, 0o644)
     remember(change.home, trust)

@@ -175,12 +175,16 @@ def read_own(folder: Folder, name: str, most_bytes: int) -> bytes | None:
         return None
     except OSError as error:
         raise TrustError(f"cannot read {path!r}: {os.strerror(error.errno or 0)}") from error
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or writable:
             raise TrustError(f"{path!r} is not a regular file of ours that only we can write")
-        data = file.read(most_bytes + 1)
+        data = b""
+        while len(data) <= most_bytes and (part := os.read(fd, most_bytes + 1 - len(data))):
+            data += part
+    finally:
+        os.close(fd)
     if len(data) > most_bytes:
         raise TrustError(f"{path!r} is too large", expected=f"at most {most_bytes} bytes")
     return data
