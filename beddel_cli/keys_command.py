@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from beddel_cli.key_environment import Secrets
-    from beddel_cli.keys import PublicKey, SigningKey
+    from beddel_cli.keys import SigningKey
     from beddel_cli.trust import Trust, TrustedKey
 
 LIST_SCHEMA = "beddel-cli/keys-list/v1"
-LOG_PUBLIC_NAME = "log.pub.pem"
 _KINDS = ("p256", "ed25519")
 
 keys_app = typer.Typer(
@@ -200,8 +199,8 @@ def _init(
 def _first_entries(
     home: str, kind: str, owner: str, passphrase: str | None, now_ms: int
 ) -> tuple[TrustedKey, ...]:
-    """Give the home's own keys: one for receipts, made if need be, and its log's if it has one."""
-    from beddel_cli.keys import load_public_key, load_signing_key
+    """Give the home's own keys, for receipts and for its logs; each is made if it is not there."""
+    from beddel_cli.keys import load_log_key, load_public_key, load_signing_key
     from beddel_cli.trust import TrustedKey
 
     key = load_signing_key(
@@ -210,23 +209,17 @@ def _first_entries(
         prompt=passphrase_prompt(),
         kind=kind,  # type: ignore[arg-type]
     )
-    # What an older key has signed, nobody dates; it is good from the beginning.
-    first_ms = now_ms // 1000 * 1000 if key.created else None
-    entries = [TrustedKey(load_public_key(key.public_pem), owner, ("receipt",), first_ms)]
-    log = _home_log_key(home)
-    if log is not None:
-        entries.append(TrustedKey(log, owner, ("log",)))
-    return tuple(entries)
-
-
-def _home_log_key(home: str) -> PublicKey | None:
-    from beddel_cli.home import open_folder
-    from beddel_cli.keys import MAX_KEY_BYTES, load_public_key
-    from beddel_cli.trust_store import read_own
-
-    with open_folder(home) as folder, folder.child("keys") as keys:
-        pem = read_own(keys, LOG_PUBLIC_NAME, MAX_KEY_BYTES)
-    return None if pem is None else load_public_key(pem)
+    log = load_log_key(home, passphrase=passphrase, prompt=passphrase_prompt())
+    return tuple(
+        TrustedKey(
+            load_public_key(each.public_pem),
+            owner,
+            (role,),
+            # What an older key has signed, nobody dates; it is good from the beginning.
+            now_ms // 1000 * 1000 if each.created else None,
+        )
+        for each, role in ((key, "receipt"), (log, "log"))
+    )
 
 
 def _root_to_start_with(

@@ -28,7 +28,8 @@ SCHEMA = "beddel-cli/verify/v1"
 MANY_SCHEMA = "beddel-cli/verify-many/v1"
 _MEMBERS = (
     *("valid", "exit_code", "key_id", "key_trusted_because", "bundle", "unknown_key_ids", "trust"),
-    *("judged_at", "log", "timestamp", "warnings", "matches", "mismatches", "statement", "error"),
+    *("judged_at", "log", "timestamp", "warnings", "notes", "matches", "mismatches"),
+    *("statement", "error"),
 )
 _BECAUSE = {
     "own": "it is this machine's own",
@@ -50,6 +51,7 @@ class Judged:
         because: `own`, `given` or `list`: why its key is believed.
         standing: by the list of trusted keys; None where there is none.
         stamped_ms: when a timestamp authority saw its signature.
+        notes: what lies beside the receipt and was not judged.
     """
 
     receipt: VerifiedReceipt
@@ -60,6 +62,7 @@ class Judged:
     logged: Logged | None
     stamped_ms: int | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -87,6 +90,7 @@ def as_json(judged: Judged) -> dict[str, Any]:
         "log": _log_json(judged.logged),
         "timestamp": None if judged.stamped_ms is None else show_instant(judged.stamped_ms),
         "warnings": list(judged.warnings),
+        "notes": list(judged.notes),
         "matches": list(findings.matches),
         "mismatches": [
             {"what": item.what, "expected": item.expected, "got": item.got}
@@ -192,6 +196,7 @@ def _rows(judged: Judged) -> list[tuple[str, str]]:
         rows.append(("log", f"{place}, proved; {show_instant(logged.at_ms)} by its word"))
     if judged.stamped_ms is not None:
         rows.append(("stamped", f"{show_instant(judged.stamped_ms)} (RFC 3161)"))
+    rows += [("note", visible(text)) for text in judged.notes]
     for unknown in receipt.unknown_key_ids:
         rows.append(
             ("ignored", f"a signature that names key {visible(unknown)}, which was not given")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from beddel_cli.verify import VerifiedReceipt
 
 _MOST_KEY_BYTES = 65536
-PROOF_ENDING, STAMP_ENDING = ".tlog-proof", ".tsr"
+STAMP_ENDING = ".tsr"
 
 
 @record
@@ -261,6 +261,7 @@ def _believed(
 ) -> Believed:
     from beddel_cli.checkpoint import MAX_NOTE_BYTES
     from beddel_cli.files import read_file
+    from beddel_cli.keys import local_log_keys
     from beddel_cli.timestamps import MAX_ROOTS_BYTES
 
     now_ms = time_ns() // 1_000_000
@@ -270,7 +271,10 @@ def _believed(
         kept = read_file(checkpoint, "checkpoint", MAX_NOTE_BYTES)
     if timestamp_roots is not None:
         roots = read_file(timestamp_roots, "roots of time stamps", MAX_ROOTS_BYTES)
-    return Believed(keys, because, loaded, read_public_keys(log_key), kept, roots, now_ms)
+    log_keys = read_public_keys(log_key)
+    if because == "own":
+        log_keys = (*log_keys, *local_log_keys(locate(os.environ).home))
+    return Believed(keys, because, loaded, log_keys, kept, roots, now_ms)
 
 
 def believed_keys(
@@ -332,9 +336,10 @@ def read_public_keys(paths: list[str] | None) -> tuple[PublicKey, ...]:
 
 def _evidence(receipt: str, proof: str | None, stamp: str | None) -> Evidence:
     from beddel_cli.checkpoint import MAX_PROOF_BYTES
+    from beddel_cli.execution import PROOF_SUFFIX
     from beddel_cli.timestamps import MAX_TOKEN_BYTES
 
-    found_proof = _beside(receipt, PROOF_ENDING, proof, "proof", MAX_PROOF_BYTES)
+    found_proof = _beside(receipt, PROOF_SUFFIX, proof, "proof", MAX_PROOF_BYTES)
     found_stamp = _beside(receipt, STAMP_ENDING, stamp, "time stamp", MAX_TOKEN_BYTES)
     return Evidence(found_proof, proof is not None, found_stamp, stamp is not None)
 
@@ -364,12 +369,13 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
     loaded, now_ms = believed.trust, believed.now_ms
     trust = None if loaded is None else loaded.trust
     warnings = [loaded.warning] if loaded is not None and loaded.warning else []
-    logged = _logged(receipt, believed, evidence, warnings)
+    notes: list[str] = []
+    logged = _logged(receipt, believed, evidence, notes)
     stamped_ms = None
     if evidence.stamp is not None:
         by = maker(receipt, trust)
         signature = next(each.value for each in receipt.signatures if each.key_id == by.key_id)
-        stamped_ms = _stamped(signature, believed, evidence, warnings)
+        stamped_ms = _stamped(signature, believed, evidence, notes)
     standing = None
     if trust is not None:
         moment = choose_moment(
@@ -397,11 +403,12 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
         logged=logged,
         stamped_ms=stamped_ms,
         warnings=tuple(warnings),
+        notes=tuple(notes),
     )
 
 
 def _logged(
-    receipt: VerifiedReceipt, believed: Believed, evidence: Evidence, warnings: list[str]
+    receipt: VerifiedReceipt, believed: Believed, evidence: Evidence, notes: list[str]
 ) -> Logged | None:
     from beddel_cli.evidence import check_proof
 
@@ -414,7 +421,7 @@ def _logged(
         return None
     loaded = believed.trust
     if loaded is None and not believed.log_keys and not named:
-        warnings.append("the proof beside the receipt was not judged: no key of a log was given")
+        notes.append("the proof beside the receipt was not judged: no key of a log was given")
         return None
     try:
         return check_proof(
@@ -427,12 +434,12 @@ def _logged(
     except UnverifiableError as error:
         if named or believed.log_keys:
             raise
-        warnings.append(f"the proof beside the receipt does not count: {error.message}")
+        notes.append(f"the proof beside the receipt does not count: {error.message}")
         return None
 
 
 def _stamped(
-    signature: bytes, believed: Believed, evidence: Evidence, warnings: list[str]
+    signature: bytes, believed: Believed, evidence: Evidence, notes: list[str]
 ) -> int | None:
     from beddel_cli.timestamps import check_stamp
 
@@ -443,6 +450,6 @@ def _stamped(
             raise UnverifiableError(
                 "a time stamp shows nothing without roots to believe", hint="--timestamp-roots PEM"
             )
-        warnings.append("the time stamp beside the receipt was not judged: no --timestamp-roots")
+        notes.append("the time stamp beside the receipt was not judged: no --timestamp-roots")
         return None
     return check_stamp(evidence.stamp, believed.stamp_roots, signature)

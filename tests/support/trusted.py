@@ -43,7 +43,7 @@ def entry(key: SigningKey, *roles: str, owner: str = "ann", **more: Any) -> Trus
 
 def make_trust(*entries: TrustedKey, **changes: Any) -> Trust:
     """Give a list that is current at `NOW`."""
-    members = {
+    members: dict[str, Any] = {
         "serial": 1,
         "issued_ms": NOW - DAY,
         "expires_ms": NOW + 30 * DAY,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beddel_cli.instants import parse_instant
-from beddel_cli.keys import SigningKey, generate_key, load_signing_key
+from beddel_cli.keys import SigningKey, generate_key, load_log_key, load_signing_key
 from beddel_cli.trust import parse_trust
 from tests.support.command import CommandLine
 from tests.support.statements import signed
@@ -78,10 +78,16 @@ def test_init_makes_a_key_a_root_and_a_list(beddel: CommandLine, home: Path) -> 
     assert modes == {
         "signing.pem": 0o600,
         "signing.pub.pem": 0o644,
+        "log.pem": 0o600,
+        "log.pub.pem": 0o644,
         "root.pem": 0o600,
         "root.pub.pem": 0o644,
     }
-    assert states(beddel) == [(key.key_id, "valid")]
+    log = load_log_key(str(home))
+    assert states(beddel) == [(key.key_id, "valid"), (log.key_id, "valid")]
+    assert [each["roles"] for each in beddel("keys", "list", "--json").json["keys"]] == [
+        *(["receipt"], ["log"]),
+    ]
     again = beddel("keys", "init", code=2)
     assert "has a list of trusted keys already" in again.err
     text = beddel("keys", "list").out
@@ -104,7 +110,7 @@ def test_init_keeps_keys_that_are_there(beddel: CommandLine, home: Path, tmp_pat
 
 def test_the_root_key_is_not_in_the_home(ready: CommandLine, home: Path, usb: Path) -> None:
     assert sorted(path.name for path in (home / "keys").iterdir()) == [
-        *("root.pub.pem", "signing.pem", "signing.pub.pem"),
+        *("log.pem", "log.pub.pem", "root.pub.pem", "signing.pem", "signing.pub.pem"),
     ]
     answer = ready("keys", "trust", "--renew", code=2)
     assert "root.pem" in answer.err
@@ -140,13 +146,13 @@ def test_a_key_is_trusted_changed_and_revoked(
     by = ("--root-key", usb)
     roles = ("--role", "receipt", "--role", "countersign")
     ready("keys", "trust", file, "--owner", "bob", *roles, "--until", "90d", *by)
-    entry = ready("keys", "list", "--json").json["keys"][1]
+    entry = ready("keys", "list", "--json").json["keys"][2]
     assert entry["key_id"] == bob.key_id
     assert (entry["owner"], entry["roles"]) == ("bob", ["receipt", "countersign"])
     assert (entry["from"], entry["state"]) == (None, "valid")
     ready("keys", "trust", file, "--role", "log", "--until", "2020-01-01", *by, code=2)
     ready("keys", "trust", file, "--until", "2020-01-01", *by)
-    changed = ready("keys", "list", "--json").json["keys"][1]
+    changed = ready("keys", "list", "--json").json["keys"][2]
     assert (changed["owner"], changed["roles"]) == ("bob", ["receipt"])
     assert (changed["until"], changed["state"]) == ("2020-01-01T00:00:00Z", "retired")
     assert serial(ready) == 3
@@ -163,7 +169,7 @@ def test_a_key_is_trusted_changed_and_revoked(
     assert serial(ready) == 4
     # Earlier is possible: it turns out that the key was stolen before.
     ready("keys", "revoke", start, "--reason", "stolen", "--at", "2019-01-01", *by)
-    assert ready("keys", "list", "--json").json["keys"][1]["revoked"] == {
+    assert ready("keys", "list", "--json").json["keys"][2]["revoked"] == {
         "at": "2019-01-01T00:00:00Z",
         "reason": "stolen",
     }
@@ -294,7 +300,10 @@ def test_rotation_keeps_the_old_receipts_of_their_time(
     assert (home / "keys/signing.pub.pem").read_bytes() == new.public_pem
     while dict(states(ready))[old.key_id] == "valid":
         pass  # to the second
-    assert states(ready) == [(old.key_id, "retired"), (new.key_id, "valid")]
+    assert dict(states(ready)) == {
+        **{old.key_id: "retired", new.key_id: "valid"},
+        load_log_key(str(home)).key_id: "valid",
+    }
     unknown = ready("verify", receipt, code=2)
     assert "no trusted time shows that the signature is older" in unknown.err
     receipt.write_bytes(signed(new))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,6 +40,9 @@ from beddel_cli.trust import (
 from beddel_cli.verify import verify_envelope
 from tests.support.statements import signed
 from tests.support.trusted import DAY, HOUR, NOW, entry, make_trust, new_key, public, trust_file
+
+if TYPE_CHECKING:
+    from beddel_cli.trust import Source
 
 ROOT, KEY, OTHER, LOG = new_key(), new_key(), new_key("ed25519"), new_key("ed25519")
 GOOD = make_trust(
@@ -291,7 +294,7 @@ def test_a_key_is_found_by_the_start_of_its_id() -> None:
 
 T = NOW
 FROM, UNTIL = T - DAY, T + DAY
-SEEN = ("timestamp", "log")
+SEEN: tuple[Source, ...] = ("timestamp", "log")
 # What an entry says, when it is judged, by whom, what the receipt claims, and what comes of it.
 JUDGED: list[tuple[dict[str, Any], Moment, str]] = [
     ({}, Moment(T, "now"), "good"),
