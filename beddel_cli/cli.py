@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from beddel_cli import __version__, profile
 from beddel_cli.audit_command import audit_app
+from beddel_cli.countersign_command import countersign, timestamp
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.keys_command import keys_app
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
@@ -323,6 +324,12 @@ def _doctor(
 
 app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")(
     verify
+)
+app.command("countersign", epilog="Example: beddel-cli countersign receipt.json --key ci.pub.pem")(
+    countersign
+)
+app.command("timestamp", epilog="Example: beddel-cli timestamp receipt.json --query receipt.tsq")(
+    timestamp
 )
 
 

@@ -203,7 +203,7 @@ def _verify_folder(
         sys.stderr.write("COULD NOT TELL\nbeddel-cli: there is no .json file in this folder\n")
     elif not quiet or code:
         words = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in totals.items())
-        (sys.stderr if code else sys.stdout).write(f"{len(names)} receipts: {words}\n")
+        (sys.stderr if code else sys.stdout).write(f"{len(names)} in all: {words}\n")
     if not as_json:
         sys.stderr.write(render.warned_text(warned))
     return code
