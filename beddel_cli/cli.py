@@ -372,7 +372,7 @@ def _profiles_show(
 def _schema(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[job|profile|receipt|json-output]", help="One format alone."),
+        typer.Argument(metavar="[job|profile|receipt|trust|json-output]", help="One format alone."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of a format, or of all, for editors and validators."""
