@@ -145,7 +145,7 @@ def _judge_countersigner(entry: TrustedKey, moment: Moment, now_ms: int) -> Judg
     either end.
     """
     now = judge(entry, "countersign", Moment(now_ms, "now"))
-    if now.verdict == "good" or entry.revoked is not None or not moment.witnessed:
+    if now.verdict == "good" or entry.revoked is not None:
         return now
     return judge(entry, "countersign", moment)
 

@@ -131,10 +131,10 @@ def remember(home: str, trust: Trust) -> None:
         TrustError: it is older than that, or another one with the same number.
         HomeError, ReceiptWriteError, OSError: the memory cannot be used.
     """
-    import fcntl
-
     digest = sha256(trust_payload(trust)).hexdigest()
     with open_folder(home) as folder, folder.child(_SEEN_FOLDER) as seen:
+        import fcntl  # after a home was found, so on Linux
+
         # Two readers at once must not leave the older of two numbers behind.
         fcntl.flock(seen.fd, fcntl.LOCK_EX)
         for root_id in trust.signed_by:

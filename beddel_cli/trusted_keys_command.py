@@ -50,6 +50,7 @@ _KeyId = Annotated[str, typer.Argument(metavar="KEYID", help="8 or more digits o
 
 
 def take_secrets() -> Secrets:
+    """Take, once, what the environment held: a private key, a passphrase."""
     from beddel_cli.key_environment import read_secrets
 
     return read_secrets(os.environ)

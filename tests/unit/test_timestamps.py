@@ -217,14 +217,17 @@ def test_nothing_is_stamped_unverified(beddel: CommandLine, tmp_path: Path) -> N
 
 @contextmanager
 def served(respond: Callable[[bytes], tuple[int, bytes]]) -> Iterator[str]:
-    """Answer POST requests on the loopback interface; gives the address."""
+    """Answer requests on the loopback interface; gives the address."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            respond(b"")
+
         def do_POST(self) -> None:
             status, body = respond(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.headers["Content-Type"] == "application/timestamp-query"
             self.send_response(status)
-            if status in (301, 307):
+            if status == 302:
                 self.send_header("Location", body.decode())
             self.end_headers()
             self.wfile.write(body)
@@ -246,7 +249,13 @@ def served(respond: Callable[[bytes], tuple[int, bytes]]) -> Iterator[str]:
 def test_by_asking_an_authority(
     beddel: CommandLine, tmp_path: Path, authority: Authority, stamp: bytes
 ) -> None:
-    with served(lambda query: (200, authority.answer(query))) as url:
+    asked = []
+
+    def answer_once(query: bytes) -> tuple[int, bytes]:
+        asked.append(query)
+        return 200, authority.answer(query)
+
+    with served(answer_once) as url:
         beddel("timestamp", "r.json", *BY_KEY, "--url", url)
         roots = ("--timestamp-roots", authority.root)
         assert "(RFC 3161)" in beddel("verify", "r.json", *BY_KEY, *roots).out

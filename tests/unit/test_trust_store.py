@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from beddel_cli.errors import JobError, NotFoundError, TrustError
+from beddel_cli.home import open_folder
 from beddel_cli.keys import SigningKey
 from beddel_cli.trust import MAX_TRUST_BYTES
 from beddel_cli.trust_store import home_root, load_home_trust, load_trust
@@ -98,6 +100,18 @@ def test_readers_at_the_same_time_leave_the_highest_number(home: Path, tmp_path:
     with pytest.raises(TrustError) as caught:
         load(paths[0], home)
     assert caught.value.expected == "serial 8 or later"
+
+
+def test_readers_wait_for_each_other(home: Path, put: Callable[..., str]) -> None:
+    path = put(3)
+    assert load(path, home) == 3
+    with open_folder(str(home / "trust-seen")) as seen:
+        fcntl.flock(seen.fd, fcntl.LOCK_EX)
+        thread = threading.Thread(target=load, args=(path, home))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join()
 
 
 def test_without_a_memory_the_reader_is_told(home: Path, put: Callable[..., str]) -> None:
