@@ -33,7 +33,11 @@ def shown(**variables: str) -> tuple[str | None, str | None, str, list[str]]:
     """Give key, passphrase, the block of the environment, and the names in it, of a process."""
     clean = {name: value for name, value in os.environ.items() if "BEDDEL" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", SHOW], env=clean | variables, capture_output=True, check=True
+        [sys.executable, "-P", "-c", SHOW],
+        env=clean | variables,
+        capture_output=True,
+        check=True,
+        timeout=30,
     )
     pem, passphrase, block, names = json.loads(done.stdout)
     return pem, passphrase, block, names
@@ -102,6 +106,7 @@ def at_terminal(home: Home, answers: list[str], *arguments: str) -> tuple[int, s
     """Run a command on a terminal, answer each question; gives exit code and all it showed."""
     pid, terminal = pty.fork()
     if pid == 0:
+        os.chdir(home.work)
         os.execve(sys.executable, [*COMMAND, *arguments], home.environment())
     text, waiting = b"", list(answers)
     try:
