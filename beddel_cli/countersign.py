@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from beddel_cli.dsse import MAX_SIGNATURES, PAYLOAD_TYPE, Signature, make_envelope, pae
 from beddel_cli.errors import UnverifiableError, UsageError, VerificationError, bug
-from beddel_cli.instants import parse_instant
+from beddel_cli.instants import parse_instant, show_instant
 from beddel_cli.record import record
-from beddel_cli.trust import Judgement, Moment, Trust, TrustedKey, judge
+from beddel_cli.trust import CLOCKS_DIFFER_MS, Judgement, Moment, Trust, TrustedKey, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ def judge_receipt(receipt: VerifiedReceipt, trust: Trust, moment: Moment, now_ms
         warnings.append(
             "no trusted time: the key is judged by this machine's clock as of now, and nothing but "
             "the receipt's own word says when it was made"
+        )
+    elif moment.claimed_ms is not None and moment.claimed_ms > moment.at_ms + CLOCKS_DIFFER_MS:
+        warnings.append(
+            f"the receipt says that it is of {show_instant(moment.claimed_ms)}, later than it was "
+            "seen: the clock of its machine was wrong"
         )
     return Standing(signer, moment, tuple(counted), tuple(warnings))
 

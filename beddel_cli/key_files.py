@@ -89,12 +89,21 @@ def exchange_signing_key(home: str, pem: bytes, public_pem: bytes) -> str:
     with open_folder(home, create=False) as top, top.child("keys", create=False) as keys:
         path = os.path.join(keys.path, kept)
         try:
-            os.link(PRIVATE_NAME, kept, src_dir_fd=keys.fd, dst_dir_fd=keys.fd)
+            _keep(keys, kept)
             replace(keys.fd, PRIVATE_NAME, pem, 0o600)
             replace(keys.fd, PUBLIC_NAME, public_pem, 0o644)
-        except FileExistsError:
-            raise SigningKeyError(f"{path!r} is there already") from None
         except OSError as error:
             message, hint = explain_write(path, error)
             raise SigningKeyError(message, hint=hint) from error
     return path
+
+
+def _keep(keys: Folder, name: str) -> None:
+    """Give the signing key's file a second name, unless it has it from an earlier attempt."""
+    try:
+        os.link(PRIVATE_NAME, name, src_dir_fd=keys.fd, dst_dir_fd=keys.fd)
+    except FileExistsError:
+        there = os.stat(name, dir_fd=keys.fd, follow_symlinks=False)
+        if not os.path.samestat(there, os.stat(PRIVATE_NAME, dir_fd=keys.fd)):
+            path = os.path.join(keys.path, name)
+            raise SigningKeyError(f"{path!r} is there already") from None

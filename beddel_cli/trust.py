@@ -41,6 +41,8 @@ ROLES = ("receipt", "log", "countersign")
 MAX_TRUST_BYTES = 1 << 20
 MAX_KEYS = 1000
 MAX_THRESHOLD = 15
+# How far apart the clocks of two machines may well be.
+CLOCKS_DIFFER_MS = 5 * 60_000
 _MOST_TEXT = 500
 _SCHEMA_FAMILY = "beddel-cli/trust/"
 
@@ -220,11 +222,17 @@ def _unusable(error: BeddelError) -> TrustError:
 
 
 def require_current(trust: Trust, now_ms: int) -> None:
-    """Check that a list has not ended.
+    """Check that a list has not ended, and is not one of the future.
 
     Raises:
-        TrustError: it has.
+        TrustError: it has, or is: then one of two clocks is wrong, perhaps turned back.
     """
+    if now_ms < trust.issued_ms - CLOCKS_DIFFER_MS:
+        raise TrustError(
+            f"the list of trusted keys was issued at {show_instant(trust.issued_ms)}, which is "
+            "still to come: this machine's clock is wrong, or that of the root's holder",
+            got=f"now {show_instant(now_ms)}",
+        )
     if now_ms >= trust.expires_ms:
         raise TrustError(
             f"the list of trusted keys ended at {show_instant(trust.expires_ms)}",

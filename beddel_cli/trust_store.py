@@ -149,6 +149,18 @@ def remember(home: str, trust: Trust) -> None:
                 replace(seen.fd, root_id, f"{trust.serial} {digest}\n".encode(), 0o600)
 
 
+def seen_serial(home: str, root_id: str) -> int:
+    """Give the highest serial number seen of a root's lists; 0 if there was none."""
+    try:
+        with (
+            open_folder(home, create=False) as folder,
+            folder.child(_SEEN_FOLDER, create=False) as seen,
+        ):
+            return _seen(seen, root_id)[0]
+    except NoFolderError:
+        return 0
+
+
 def _seen(seen: Folder, root_id: str) -> tuple[int, str]:
     data = read_own(seen, root_id, _MOST_SEEN_BYTES)
     if data is None:

@@ -82,7 +82,14 @@ def init_keys(
     """
     from beddel_cli.key_files import write_home_file
     from beddel_cli.trust import Trust, sign_trust
-    from beddel_cli.trust_store import ROOT_PUBLIC_NAME, TRUST_NAME, home_trust_bytes, locked
+    from beddel_cli.trust_store import (
+        ROOT_PUBLIC_NAME,
+        TRUST_NAME,
+        home_trust_bytes,
+        locked,
+        remember,
+        seen_serial,
+    )
     from beddel_cli.when import parse_span
 
     home, secrets, now_ms = locate(os.environ).home, take_secrets(), _now_ms()
@@ -92,12 +99,16 @@ def init_keys(
         if home_trust_bytes(home) is not None:
             raise UsageError(f"{home!r} has a list of trusted keys already", hint="keys list")
         passphrase = _new_passphrase(secrets, encrypt=encrypt)
-        entries = _first_entries(home, kind, owner or _caller(), passphrase, now_ms)
         root, root_path = _root_to_start_with(home, root_key, passphrase)
-        trust = Trust(1, now_ms // 1000 * 1000, (now_ms + span) // 1000 * 1000, 0, entries)
+        entries = _first_entries(home, kind, owner or _caller(), passphrase, now_ms)
+        # A list that was lost is not begun anew below a number that its readers have seen.
+        serial = seen_serial(home, root.key_id) + 1
+        whole = now_ms // 1000 * 1000
+        trust = Trust(serial, whole, (now_ms + span) // 1000 * 1000, 0, entries, (root.key_id,))
         data = sign_trust(trust, [root])
         public = write_home_file(home, ROOT_PUBLIC_NAME, root.public_pem, folder="keys")
         path = write_home_file(home, TRUST_NAME, data)
+        remember(home, trust)
     print_rows(
         [
             *(("key", f"{each.public.key_id} ({', '.join(each.roles)})") for each in entries),
@@ -140,14 +151,24 @@ def _first_entries(
 def _root_to_start_with(
     home: str, root_key: str | None, passphrase: str | None
 ) -> tuple[SigningKey, str]:
+    from beddel_cli.home import open_folder
     from beddel_cli.key_files import new_key, write_new
-    from beddel_cli.trust_store import ROOT_PRIVATE_NAME
+    from beddel_cli.trust_store import ROOT_PRIVATE_NAME, home_root
 
     path = os.path.join(home, "keys", ROOT_PRIVATE_NAME) if root_key is None else root_key
-    if os.path.lexists(path):
-        return _open_private(path, passphrase), path
-    pem, root = new_key("p256", passphrase)
-    write_new(path, pem)
+    there = os.path.lexists(path)
+    known = home_root(home)
+    root = _open_private(path, passphrase) if there else None
+    if known is not None and (root is None or root.key_id != known.key_id):
+        raise UsageError(
+            f"this home's root key is {known.key_id}, and readers may have it already",
+            hint="--root-key FILE with that key",
+        )
+    if root is None:
+        pem, root = new_key("p256", passphrase)
+        with open_folder(home) as folder:
+            folder.child("keys").close()
+        write_new(path, pem)
     return root, path
 
 

@@ -199,6 +199,14 @@ def test_without_a_trusted_time_the_reader_is_warned() -> None:
     assert judge_receipt(receipt, trust, SEEN, NOW).warnings == ()
 
 
+def test_a_receipt_from_after_it_was_seen_has_a_wrong_clock() -> None:
+    trust = listed()
+    receipt = receipt_by(KEY, trust=trust)
+    late = Moment(NOW - DAY, "timestamp", NOW - DAY + HOUR)
+    warnings = judge_receipt(receipt, trust, late, NOW).warnings
+    assert [text for text in warnings if "later than it was seen" in text]
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -108,6 +108,21 @@ def test_init_keeps_keys_that_are_there(beddel: CommandLine, home: Path, tmp_pat
     assert beddel("keys", "list", "--json").json["keys"][0]["from"] is None
 
 
+def test_a_list_that_was_lost_goes_on_under_the_same_root(
+    ready: CommandLine, home: Path, tmp_path: Path, usb: Path
+) -> None:
+    ready("keys", "trust", "--renew", "--root-key", usb)
+    (home / "trust.json").unlink()
+    public_root = (home / "keys" / "root.pub.pem").read_bytes()
+    for more in ((), ("--root-key", tmp_path / "another.pem")):
+        answer = ready("keys", "init", *more, code=2)
+        assert "readers may have it already" in answer.err
+    assert (home / "keys" / "root.pub.pem").read_bytes() == public_root
+    assert not (tmp_path / "another.pem").exists()
+    ready("keys", "init", "--root-key", usb)
+    assert serial(ready) == 3
+
+
 def test_the_root_key_is_not_in_the_home(ready: CommandLine, home: Path, usb: Path) -> None:
     assert sorted(path.name for path in (home / "keys").iterdir()) == [
         *("log.pem", "log.pub.pem", "root.pub.pem", "signing.pem", "signing.pub.pem"),
@@ -320,6 +335,24 @@ def test_a_key_that_goes_on_signing_after_its_time_is_found_out(
     receipt.write_bytes(signed(old, payload_at(parse_instant(until), old)))
     answer = ready("verify", receipt, code=1)
     assert f"was no longer valid (until {until})" in answer.err
+
+
+def test_rotation_that_stopped_half_way_can_be_repeated(
+    ready: CommandLine, home: Path, usb: Path
+) -> None:
+    old = home_key(home)
+    kept = home / "keys" / f"retired-{old.key_id[:16]}.pem"
+    os.link(home / "keys" / "signing.pem", kept)
+    ready("keys", "rotate", "--root-key", usb)
+    assert load_signing_key("/", file=str(kept)).key_id == old.key_id
+    # Something else of that name is not written over.
+    new = home_key(home)
+    other = home / "keys" / f"retired-{new.key_id[:16]}.pem"
+    other.write_text("mine")
+    assert "is there already" in ready("keys", "rotate", "--root-key", usb, code=2).err
+    assert other.read_text() == "mine"
+    assert home_key(home).key_id == new.key_id
+    assert serial(ready) == 2
 
 
 def test_rotation_without_a_list_or_root_changes_nothing(

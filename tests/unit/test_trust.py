@@ -20,6 +20,7 @@ from beddel_cli.errors import TrustError, VerificationError
 from beddel_cli.keys import SigningKey
 from beddel_cli.record import changed
 from beddel_cli.trust import (
+    CLOCKS_DIFFER_MS,
     MAX_KEYS,
     MAX_TRUST_BYTES,
     ROLES,
@@ -263,6 +264,12 @@ def test_a_list_ends() -> None:
     with pytest.raises(TrustError, match="ended at") as caught:
         require_current(GOOD, GOOD.expires_ms)
     assert caught.value.exit_code == 2
+
+
+def test_a_list_of_the_future_shows_a_clock_that_was_turned_back() -> None:
+    require_current(GOOD, GOOD.issued_ms - CLOCKS_DIFFER_MS)
+    with pytest.raises(TrustError, match="still to come"):
+        require_current(GOOD, GOOD.issued_ms - CLOCKS_DIFFER_MS - 1)
 
 
 def test_an_older_list_than_one_seen_is_noticed() -> None:
