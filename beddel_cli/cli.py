@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -86,11 +87,15 @@ def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
     return code
 
 
+@cache
+def _command() -> Any:
+    """Build the whole command line; it takes 50 ms, and whoever runs several commands wants one."""
+    return typer.main.get_command(app)
+
+
 def _dispatch(arguments: Sequence[str], runs: bool) -> int:
     try:
-        result = typer.main.get_command(app).main(
-            list(arguments), prog_name="beddel-cli", standalone_mode=False
-        )
+        result = _command().main(list(arguments), prog_name="beddel-cli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except TyperException as problem:
         message = problem.format_message()

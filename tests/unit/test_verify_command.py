@@ -351,6 +351,26 @@ def test_a_receipt_from_standard_input(home: Home) -> None:
     assert home.run("verify", "-", *by).returncode == 1  # nothing came
 
 
+def test_a_run_by_a_key_that_is_rotated_and_revoked_afterwards(home: Home) -> None:
+    """The whole way with real runs: what the log saw in time goes on to hold, and nothing else."""
+    root = ("--root-key", home.work / "root.pem")
+    assert home.run("keys", "init", *root).returncode == 0
+    assert home.run("run", home.job("return 1"), "--receipt", "old.json").returncode == 0
+    assert home.run("keys", "rotate", *root).returncode == 0
+    assert home.run("run", home.job("return 1"), "--receipt", "new.json").returncode == 0
+    listed = home.run("keys", "list", "--json").json["keys"]
+    old = next(each["key_id"] for each in listed if each["until"])
+    assert home.run("keys", "revoke", old, "--reason", "lost", *root).returncode == 0
+    for name in ("old.json", "new.json"):
+        document = home.run("verify", name, "--json").json
+        assert (document["valid"], document["judged_at"]["source"]) == (True, "log")
+        assert (document["key_id"] == old) is (name == "old.json")
+    # Without its proof the one may be made up now; the other's key is good now.
+    for name, code in (("old.json", 2), ("new.json", 0)):
+        (home.work / f"{name}.tlog-proof").unlink()
+        assert home.run("verify", name).returncode == code
+
+
 def test_nothing_is_asked_of_the_network(
     beddel: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
