@@ -59,6 +59,15 @@ ALLOWED: dict[str, set[str]] = {
         *("checkpoint", "errors", "figures", "log_entry", "merkle", "render", "terminal"),
     },
     "verify": {*BOTTOM, "dsse", "json_strict"},
+    "instants": set(),
+    "trust": {*BOTTOM, "dsse", "instants", "json_strict", "keys"},
+    "countersign": {*BOTTOM, "dsse", "instants", "trust"},
+    "evidence": {*BOTTOM, "checkpoint", "instants", "log_entry", "trust"},
+    "timestamps": {"errors"},
+    "when": {"errors", "instants"},
+    "key_files": {*BOTTOM, "home", "keys"},
+    "trust_store": {*BOTTOM, "files", "home", "keys", "trust"},
+    "render_verify": {"evidence", "instants", "record", "render", "terminal"},
     "job": {
         *BOTTOM,
         "process.mount_rules",
@@ -199,6 +208,7 @@ PURE = (
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("process.landlock_terms",),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
+    *("instants", "trust", "countersign", "evidence", "timestamps", "render_verify", "when"),
 )
 # Of `os`, what only puts a number into words.
 WORDS_OF_OS = {"strerror"}
@@ -278,6 +288,8 @@ def test_imports_point_one_way(name: str) -> None:
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
     shell |= {"audit_command", "explain_job"}
+    shell |= {"explain_job", "verify_command", "keys_command", "countersign_command"}
+    shell |= {"trusted_keys_command"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -352,6 +364,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
         "audit_command",
         "cli",
         "run_command",
+        *("verify_command", "keys_command", "countersign_command", "trusted_keys_command"),
     }
 
 
