@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from beddel_cli import __version__, profile
+from beddel_cli import __version__, profile, replay_command
 from beddel_cli.audit_command import audit_app
 from beddel_cli.errors import BeddelError, UsageError
 from beddel_cli.home import locate
@@ -589,6 +589,8 @@ def _profiles_diff(
     )
     return 1 if found else 0
 
+
+replay_command.register(app, _with_run_options)
 
 _SigningKey = Annotated[
     str | None, typer.Option("--signing-key", metavar="FILE", help="This key, not the home's.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 
 from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json
-from beddel_cli.limits import use_of
+from beddel_cli.limits import as_json, use_of
 from beddel_cli.plan import camel_case, policy_json
 from beddel_cli.record import record
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from beddel_cli.host import Host
     from beddel_cli.job import Job
     from beddel_cli.outcome import Outcome, Usage
-    from beddel_cli.plan import Plan
+    from beddel_cli.plan import Plan, Wishes
     from beddel_cli.process.collect import Collection
     from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
     from beddel_cli.profile import Profile
@@ -89,6 +89,10 @@ class Run:
         sandbox: what held a program, None for an isolate and where it was refused before.
         clock_us, seed: what the guest was started with; None when it was not.
         plan: None when the run was refused.
+        wishes: what the command line asked for.
+        input_given: the input is not the job's own alone: the command line gave or set it.
+        replay_of: hex SHA-256 of the statement whose run this one repeats, None for any other.
+        recorded_start: clock and seed are those of the run that is repeated.
         refusal: why it was, else None.
         log_origin, log_index: where the log has the run's start.
         wall_ns: supervisor's clock, from its start to the signing of this.
@@ -110,6 +114,10 @@ class Run:
     shown: tuple[Shown, ...]
     collected: Collection | None
     plan: Plan | None
+    wishes: Wishes
+    input_given: bool
+    replay_of: str | None
+    recorded_start: bool
     refusal: RefusedError | None
     outcome: Outcome
     clock_us: int | None
@@ -202,6 +210,8 @@ def _predicate(run: Run) -> dict[str, Any]:
         "limitOrigins": {}
         if run.plan is None
         else {camel_case(field): origin for field, origin in run.plan.origins},
+        "asked": _asked(run),
+        "replayOf": None if run.replay_of is None else {"sha256": run.replay_of},
         "runtime": _runtime(run),
         "controls": _controls(run),
         "outcome": _outcome(run),
@@ -223,6 +233,15 @@ def _predicate(run: Run) -> dict[str, Any]:
         },
         "key": {"id": run.key_id, "origin": run.key_origin},
         "log": {"origin": run.log_origin, "index": run.log_index},
+    }
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """Give what the command line asked for, of which a refusal's receipt has no plan to tell."""
+    limits = as_json(run.wishes.limits, use_of(run.job.runtime))
+    return {
+        "limits": {camel_case(name): value for name, value in limits.items() if value is not None},
+        "tier": run.wishes.tier,
     }
 
 
@@ -305,7 +324,7 @@ def _determinism(run: Run) -> dict[str, Any] | None:
     if run.plan is None or run.clock_us is None:
         return None
     return {
-        "clock": run.plan.clock,
+        "clock": "recorded" if run.recorded_start else run.plan.clock,
         "clockStartUs": run.clock_us,
         "clockStepUs": 1,
         "seed": str(run.seed),
@@ -414,13 +433,22 @@ def _console(run: Run) -> dict[str, Any]:
 
 
 def _dependencies(run: Run) -> list[dict[str, Any]]:
-    given = [] if run.input is None else [{"name": "input", "digest": sha256(run.input)}]
     return [
         *_code(run),
-        *given,
+        *_input(run),
         {"name": "profile", "digest": {"sha256": run.profile.digest}},
         *_tools(run),
     ]
+
+
+def _input(run: Run) -> list[dict[str, Any]]:
+    """Describe the input, and whether the command line had a part in it."""
+    if run.input is None:
+        return []
+    given: dict[str, Any] = {"name": "input", "digest": sha256(run.input)}
+    if run.input_given:
+        given["annotations"] = {"from": "command line"}
+    return [given]
 
 
 def _tools(run: Run) -> list[dict[str, Any]]:

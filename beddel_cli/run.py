@@ -92,6 +92,8 @@ def run_job(asked: Asked, *, started_ns: int) -> Finished:
         if job.runtime != runtime.name:
             runtime.finish()
             runtime = start_runtime(job.runtime)
+        if asked.repeats is not None:
+            asked.repeats.check_sources(job, refused=refusal is not None)
         return _run_in(runtime, job, refusal, asked, started)
     finally:
         runtime.finish()
@@ -248,7 +250,8 @@ def _plan_and_run(
     from beddel_cli.host import unknown_host
     from beddel_cli.plan import Wishes, check_granted, effective_limits, make_plan
 
-    wishes = Wishes(asked.limits, asked.tier)
+    repeats = asked.repeats
+    wishes = Wishes(asked.limits, asked.tier) if repeats is None else repeats.wishes(asked.limits)
     host = unknown_host()
     try:
         check_granted(job, profile)
@@ -256,6 +259,8 @@ def _plan_and_run(
         if refusal is not None:
             raise refusal
         plan = make_plan(job, profile, host, wishes)
+        if repeats is not None:
+            repeats.check_plan(plan, runtime.shown(), runtime.describe())
     except RefusedError as error:
         _ignore_signals()
         from beddel_cli.outcome import refused
@@ -375,6 +380,7 @@ def _describe(
 ) -> Run:
     """Put together all that the receipt tells."""
     from beddel_cli.job import input_bytes
+    from beddel_cli.plan import Wishes
     from beddel_cli.receipt import Guest, Run, Sandbox, sha256
 
     started_ns, started_cpu_ns, started_at = started
@@ -396,6 +402,10 @@ def _describe(
         shown=ending.runtime.shown(),
         collected=None if execution is None else execution.collected,
         plan=ending.plan,
+        wishes=Wishes(asked.limits, asked.tier),
+        input_given=asked.input is not None or bool(asked.settings),
+        replay_of=None if asked.repeats is None else asked.repeats.of,
+        recorded_start=asked.repeats is not None and asked.repeats.start is not None,
         refusal=ending.refusal,
         outcome=ending.outcome,
         clock_us=None if execution is None else execution.clock_us,

@@ -111,6 +111,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
     "receipt": {"json_strict", "limits", "plan", "record"},
+    "salted_digest": set(),
+    "replay": {*BOTTOM, "job", "limits", "plan", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
     "program_queries": {
@@ -170,6 +172,7 @@ STARTERS = {
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
+    *("replay", "salted_digest"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
@@ -251,7 +254,7 @@ def test_imports_point_one_way(name: str) -> None:
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
-    shell |= {"audit_command", "explain_job"}
+    shell |= {"audit_command", "explain_job", "replay_command"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -324,6 +327,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
         "__main__",
         "audit_command",
         "cli",
+        "replay_command",
         "run_command",
     }
 
