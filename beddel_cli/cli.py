@@ -34,6 +34,7 @@ from beddel_cli.run_command import (
     passphrase_prompt,
     run_command,
 )
+from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
@@ -447,9 +448,9 @@ def _print_verified(
         out(f"  profile  {profile_words(predicate['profile'])}\n")
         for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
             out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
-        out(f"  job      sha256:{predicate['job']['digest']['sha256']}\n")
+        out(f"  job      {digest_text(predicate['job']['digest'])}\n")
         output = predicate["output"]
-        out(f"  output   {'none' if output is None else 'sha256:' + output['digest']['sha256']}\n")
+        out(f"  output   {'none' if output is None else digest_text(output['digest'])}\n")
         for unknown in verified.unknown_key_ids:
             out(f"  ignored  a signature that names key {visible(unknown)}, which was not given\n")
         for text in findings.matches:

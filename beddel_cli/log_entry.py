@@ -57,6 +57,7 @@ def started_entry(
     profile: tuple[str, str],
     runtime: str,
     key_id: str,
+    salt: bytes | None = None,
 ) -> bytes:
     """Give the entry that precedes a run.
 
@@ -64,13 +65,14 @@ def started_entry(
         job: its id and the bytes of its file.
         profile: its name and digest.
         key_id: of the key that will sign the receipt.
+        salt: what the receipt's digests are salted with, None where they are not.
     """
     return _entry(
         STARTED,
         at,
         runId=run_id,
         tenant=tenant,
-        job={"id": job[0], "sha256": sha256(job[1]).hexdigest()},
+        job={"id": job[0], **digest_set(sha256(job[1]).hexdigest(), salt)},
         profile={"name": profile[0], "sha256": profile[1]},
         runtime=runtime,
         keyId=key_id,
@@ -153,6 +155,7 @@ def verify_logged(proven: ProvenEntry, payload: bytes) -> Entry:
         VerificationError: the entry is about another receipt, or the receipt names another log.
     """
     from beddel_cli.json_strict import parse_json
+from beddel_cli.salted_digest import digest_set
 
     entry = parse_entry(proven.entry)
     if entry.event != FINISHED:

@@ -72,7 +72,7 @@ class Repetition:
         said = self.predicate["determinism"]
         if said is None or said["clock"] == "frozen":
             return None
-        seed = int(said["seed"])
+        seed = int(said["seed"] or 1 << 64)
         if said["clockStartUs"] >= 1 << 63 or seed >= 1 << 64:
             raise UnverifiableError(
                 "the receipt names a clock or a seed that no run can have",
@@ -162,7 +162,7 @@ class Repetition:
         got = digest_set(hashlib.sha256(data).hexdigest(), self.salt)
         if expected is None and name == "input" and use_of_predicate(self.predicate) != ISOLATE:
             raise UnverifiableError(f"the first run had no {name}", got=digest_text(got))
-        if expected != got:
+        if expected is None or digest_text(expected) != digest_text(got):
             raise _other(name, expected, got)
 
     def check_plan(self, plan: Plan, shown: Iterable[Shown], held: Guest | Sandbox | None) -> None:
@@ -216,8 +216,9 @@ class Repetition:
             if item.digest is not None
         }
         for name in sorted({*expected, *given}):
-            if expected.get(name) != given.get(name):
-                raise _other(name, expected.get(name), given.get(name))
+            was, now = expected.get(name), given.get(name)
+            if was is None or now is None or digest_text(was) != digest_text(now):
+                raise _other(name, was, now)
 
     def _expected(self) -> dict[str, dict[str, str]]:
         """Give the digests of the first run's sources by name."""
@@ -272,11 +273,8 @@ def use_of_predicate(predicate: Mapping[str, Any]) -> str:
     return use_of(predicate["runtime"]["name"])
 
 
-def compare(
-    first: Mapping[str, Any], second: Mapping[str, Any], salt: bytes | None = None
-) -> Comparison:
-    """Compare what two receipts say came of a job, the second's digests salted as the first's."""
-    second = _as_salted(second, salt)
+def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+    """Compare what two receipts say came of a job; their digests have the same salt, or none."""
     guests = () if first["plan"] is None else _guest_differences(first, second)
     ending = Row("ending", _ending(first), _ending(second))
     if first["outcome"]["status"] == "refused":
@@ -475,27 +473,6 @@ def _engine(runtime: Mapping[str, Any]) -> str:
     return f"{runtime['engine']['name']} {runtime['engine']['version']}"
 
 
-def _as_salted(predicate: Mapping[str, Any], salt: bytes | None) -> Mapping[str, Any]:
-    """Give what a receipt says with the digests of the job's own data salted."""
-    if salt is None:
-        return predicate
-    return {
-        name: _salt_all(value, salt)
-        if name in ("output", "console", "streams", "files", "usage")
-        else value
-        for name, value in predicate.items()
-    }
-
-
-def _salt_all(value: Any, salt: bytes) -> Any:
-    if isinstance(value, list):
-        return [_salt_all(item, salt) for item in value]
-    if not isinstance(value, dict):
-        return value
-    found = {name: _salt_all(item, salt) for name, item in value.items() if name != PLAIN}
-    return {**found, **digest_set(value[PLAIN], salt)} if PLAIN in value else found
-
-
 def _ending(predicate: Mapping[str, Any]) -> str:
     outcome = predicate["outcome"]
     text = f"{outcome['status']} ({outcome['reason']}), exit {outcome['exitCode']}"
@@ -519,7 +496,8 @@ def _amount_text(said: Mapping[str, Any] | None) -> str:
 def _start_text(said: Mapping[str, Any] | None) -> str:
     if said is None:
         return "none"
-    return f"{said['clockStartUs']} µs, +{said['clockStepUs']} a read; seed {said['seed']}"
+    seed = "from the code" if said["seed"] is None else said["seed"]
+    return f"{said['clockStartUs']} µs, +{said['clockStepUs']} a read; seed {seed}"
 
 
 def _figure_text(said: Mapping[str, Any] | None, unit: str) -> str:
@@ -529,7 +507,7 @@ def _figure_text(said: Mapping[str, Any] | None, unit: str) -> str:
 def _memory_text(said: Mapping[str, Any] | None) -> str:
     if said is None:
         return "not measured"
-    return digest_text({name: said[name] for name in said if name not in ("method", "source")})
+    return digest_text(dict(said))
 
 
 def _policy_text(value: Any) -> str:

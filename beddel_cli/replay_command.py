@@ -83,6 +83,10 @@ def _replay(
         list[str] | None,
         typer.Option("--key", metavar="PUB.pem", help="Trust this public key; repeatable."),
     ] = None,
+    salt_file: Annotated[
+        str | None,
+        typer.Option("--salt-file", metavar="FILE", help="The salt of a receipt made with --salt."),
+    ] = None,
     **values: Any,
 ) -> int:
     """Verify a receipt, run its job again, and compare what came of it.
@@ -96,7 +100,8 @@ def _replay(
     try:
         verified, local = _verified(of, key or [])
         first = _first(verified)
-        repetition = replay.Repetition(hashlib.sha256(verified.payload).hexdigest(), first)
+        of_digest = hashlib.sha256(verified.payload).hexdigest()
+        repetition = replay.Repetition(of_digest, first, read_salt(salt_file, first))
         repetition.check_repeatable()
         asked = _asked(repetition, full, job, tuple(command or ()))
         finished = _run_again(asked)
@@ -144,6 +149,19 @@ def _first(verified: VerifiedReceipt) -> Mapping[str, Any]:
             f"{dotted(problems[0].path)}: {problems[0].message}"
         )
     return verified.predicate
+
+
+def read_salt(path: str | None, predicate: Mapping[str, Any]) -> bytes | None:
+    """Read the salt of a receipt's digests; None for a receipt of plain ones.
+
+    Raises:
+        UnverifiableError: it needs one and none was given, or it is not the one.
+    """
+    from beddel_cli.files import read_file
+    from beddel_cli.salted_digest import SALT_BYTES, check_salt
+
+    data = None if path is None else read_file(path, "salt", SALT_BYTES)
+    return check_salt(data, predicate.get("salt"))
 
 
 def _asked(

@@ -65,6 +65,7 @@ class Finished:
     predicate_path: str | None
     proof_path: str
     log_index: int
+    captured_path: str | None
     snapshot_path: str | None
     collected: Collection | None
     results_path: str | None
@@ -167,6 +168,7 @@ def _run_in(
     started: tuple[int, int, int],
 ) -> Finished:
     check_outputs(asked, job)
+    salt = _salt(asked)
     from beddel_cli.dumpable import not_dumpable
     from beddel_cli.profile import load_profile
 
@@ -176,9 +178,9 @@ def _run_in(
     home, key, log = _open_keys_and_log(asked, started[2])
     try:
         # While the fork is still being confined; nothing of the job runs before this is on disk.
-        log.start(_utc(time_ns()), job, profile, key.key_id)
+        log.start(_utc(time_ns()), job, profile, key.key_id, salt)
         ending = _plan_and_run(runtime, asked, job, profile, refusal)
-        ending = changed(ending, beyond=beyond)
+        ending = changed(ending, beyond=beyond, salt=salt)
         runtime.finish()
         return _sign_and_write(asked, ending, key, home, log, started)
     except BaseException as error:
@@ -186,6 +188,20 @@ def _run_in(
         raise
     finally:
         log.close()
+
+
+def _salt(asked: Asked) -> bytes | None:
+    """Give the salt of the receipt's digests, safe on disk before the job starts; None for none."""
+    if asked.repeats is not None:
+        return asked.repeats.salt
+    if asked.salt is None:
+        return None
+    from beddel_cli.home import write_new
+    from beddel_cli.salted_digest import SALT_BYTES
+
+    salt = os.urandom(SALT_BYTES)
+    write_new(asked.salt, salt, 0o600)
+    return salt
 
 
 def _ignore_signals() -> None:
@@ -210,6 +226,7 @@ class _Ending:
     refusal: RefusedError | None = None
     execution: Execution | None = None
     beyond: tuple[Beyond, ...] = ()
+    salt: bytes | None = None
 
 
 def beyond_built_in(profile: Profile) -> tuple[Beyond, ...]:
@@ -321,6 +338,7 @@ def _sign_and_write(
         raise proof
     # `audit show --proof` makes it again from the log, which is on disk.
     write_whole(proof_path, proof, 0o600, synced=False)
+    captured_path = _write_capture(run, receipt_path)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
     if asked.predicate is not None:
@@ -345,6 +363,7 @@ def _sign_and_write(
         predicate_path=asked.predicate,
         proof_path=proof_path,
         log_index=log.index,
+        captured_path=captured_path,
         snapshot_path=asked.heap_snapshot if snapshot is not None else None,
         collected=None if ending.execution is None else ending.execution.collected,
         results_path=asked.results,
@@ -373,6 +392,26 @@ def _log_end(
             expected=error.expected,
             got=error.got,
         )
+
+
+def _write_capture(run: Run, receipt_path: str) -> str | None:
+    """Write what was captured beside the receipt; gives where, None where nothing was."""
+    if run.captured is None:
+        return None
+    from beddel_cli.capture import capture_path
+    from beddel_cli.home import write_whole
+
+    path = capture_path(receipt_path)
+    write_whole(path, run.captured, 0o600)
+    return path
+
+
+def _captured(asked: Asked, run_id: str, outcome: Outcome) -> bytes | None:
+    if not asked.capture:
+        return None
+    from beddel_cli.capture import make_capture
+
+    return make_capture(run_id, outcome)
 
 
 def _describe(
@@ -410,6 +449,8 @@ def _describe(
         outcome=ending.outcome,
         clock_us=None if execution is None else execution.clock_us,
         seed=None if execution is None else execution.seed,
+        captured=_captured(asked, log.run_id, ending.outcome),
+        salt=ending.salt,
         snapshot_digest=None if snapshot is None else sha256(snapshot)["sha256"],
         snapshot_bytes=None if snapshot is None else len(snapshot),
         key_id=key.key_id,

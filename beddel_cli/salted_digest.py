@@ -9,8 +9,17 @@ Sources: in-toto attestation spec/v1/digest_set.md ("non-predefined algorithm");
 
 from __future__ import annotations
 
+import hashlib
+
+from beddel_cli.errors import UnverifiableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 PLAIN, SALTED = "sha256", "saltedSha256"
 SALT_BYTES = 32
+SALTING = "HMAC-SHA256 with the salt as key, over the SHA-256 of the bytes"
 
 
 def digest_set(sha256: str, salt: bytes | None) -> dict[str, str]:
@@ -26,5 +35,41 @@ def salted(sha256: str, salt: bytes) -> str:
 
 
 def digest_text(digests: dict[str, str]) -> str:
-    """Give a DigestSet for people: `sha256:…` or `saltedSha256:…`."""
-    return " ".join(f"{name}:{value}" for name, value in sorted(digests.items()))
+    """Give what counts of a DigestSet: `sha256:…`, or `saltedSha256:…` where it has no other.
+
+    Algorithms unknown here do not count, as the specification has it.
+    """
+    name = name_of(digests)
+    return f"{name}:{digests[name]}"
+
+
+def name_of(digests: dict[str, str]) -> str:
+    """Give the name under which a DigestSet has the digest that counts."""
+    return SALTED if SALTED in digests and PLAIN not in digests else PLAIN
+
+
+def check_salt(salt: bytes | None, said: Any) -> bytes | None:
+    """Give the salt that a receipt's digests were made with; None where they are plain.
+
+    Args:
+        salt: what the reader gave, None where he gave nothing.
+        said: the receipt's member `salt`.
+
+    Raises:
+        UnverifiableError: there is none where one is needed, or it is another, or not needed.
+    """
+    if said is None and salt is None:
+        return None
+    if said is None:
+        raise UnverifiableError(
+            "the receipt's digests are not salted", hint="leave --salt-file out"
+        )
+    if salt is None:
+        raise UnverifiableError(
+            "the receipt's digests are salted, and only their salt can tell what they stand for",
+            hint="--salt-file with the file that --salt made",
+        )
+    digest = hashlib.sha256(salt).hexdigest()
+    if not isinstance(said, dict) or said.get("digest") != {PLAIN: digest}:
+        raise UnverifiableError("it is not the salt of this receipt")
+    return salt

@@ -98,6 +98,7 @@ def hostile_runs(draw: st.DrawFn) -> Finished:
         receipt_path=draw(TEXT),
         bundle_path=draw(st.none() | TEXT),
         predicate_path=draw(st.none() | TEXT),
+        captured_path=draw(st.none() | TEXT),
         snapshot_path=draw(st.none() | TEXT),
         public_key_path=draw(st.none() | TEXT),
         warnings=tuple(draw(st.lists(TEXT, max_size=2))),

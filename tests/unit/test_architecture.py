@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "dsse": BOTTOM,
     "merkle": {"errors"},
     "checkpoint": {*BOTTOM, "merkle"},
-    "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
+    "log_entry": {*BOTTOM, "checkpoint", "json_strict", "salted_digest"},
     "sqlite_core": set(),
     "ledger_file": {"errors", "home", "sqlite_core"},
     "ledger": {*BOTTOM, "checkpoint", "home", "ledger_file", "merkle", "sqlite_core"},
@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "audit": {*BOTTOM, "checkpoint", "log_entry", "merkle"},
     "audit_anchor": {*BOTTOM, "checkpoint", "home"},
     "render_audit": {"checkpoint", "errors", "log_entry", "merkle", "render", "terminal"},
-    "verify": {*BOTTOM, "dsse", "json_strict"},
+    "verify": {*BOTTOM, "dsse", "json_strict", "salted_digest"},
     "job": {
         *BOTTOM,
         "process.mount_rules",
@@ -110,8 +110,9 @@ ALLOWED: dict[str, set[str]] = {
         "process.program",
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
-    "receipt": {"json_strict", "limits", "plan", "record"},
-    "salted_digest": set(),
+    "receipt": {"json_strict", "limits", "plan", "record", "salted_digest"},
+    "capture": {"json_strict", "receipt"},
+    "salted_digest": {"errors"},
     "replay": {*BOTTOM, "job", "limits", "plan", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
@@ -146,7 +147,7 @@ ALLOWED: dict[str, set[str]] = {
     "process.visible_sink": {"terminal"},
     "execution": {"record"},
     "asked_job": {
-        *("errors", "files", "home", "job", "json_strict", "limits", "profile"),
+        *("capture", "errors", "files", "home", "job", "json_strict", "limits", "profile"),
         *("program_request", "yaml_safe"),
     },
     "javascript_run": {
@@ -172,7 +173,7 @@ STARTERS = {
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
-    *("replay", "salted_digest"),
+    *("replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
