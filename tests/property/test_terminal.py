@@ -37,7 +37,8 @@ JSON = st.recursive(
 LABELS = {
     *("reason", "needs", "found", "fix", "at", "console", "next", "profile", "time", "memory"),
     *("worker", "fuel", "output", "walls", "access", "run", "tenant", "limit", "control", "figure"),
-    *("stack", "warning", "receipt", "log", "bundle", "predicate", "heap", "key", "verify"),
+    *("stack", "warning", "receipt", "log", "captured", "bundle", "predicate", "heap", "key"),
+    "verify",
 }
 ONCE = LABELS & {
     *("profile", "receipt", "log", "key", "verify", "output"),
