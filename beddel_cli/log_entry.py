@@ -15,6 +15,7 @@ from hashlib import sha256
 
 from beddel_cli.errors import JobError, VerificationError
 from beddel_cli.record import record
+from beddel_cli.salted_digest import digest_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +156,6 @@ def verify_logged(proven: ProvenEntry, payload: bytes) -> Entry:
         VerificationError: the entry is about another receipt, or the receipt names another log.
     """
     from beddel_cli.json_strict import parse_json
-from beddel_cli.salted_digest import digest_set
 
     entry = parse_entry(proven.entry)
     if entry.event != FINISHED:

@@ -20,6 +20,7 @@ from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, Verifi
 from beddel_cli.options import OPTIONS, defaults
 from beddel_cli.record import changed
 from beddel_cli.render import error_object, error_text
+from beddel_cli.run_command import check_platform, make_asked
 from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import visible
 
@@ -168,8 +169,6 @@ def _asked(
     repetition: replay.Repetition, values: Values, job: str | None, command: tuple[str, ...]
 ) -> Asked:
     """Give what to run: the receipt's limits, and everything else from this command line."""
-    from beddel_cli.run_command import check_platform, make_asked
-
     check_platform()
     first = repetition.predicate
     if first["files"] and not values["results"]:
@@ -355,7 +354,8 @@ def _print_json(
         "notes": [] if comparison is None else list(comparison.notes),
         "error": None if error is None else _error_json(error),
     }
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
+    sys.stdout.write(json.dumps(document, indent=2).replace("##[", "##\\u005b") + "\n")
 
 
 def _row_json(row: replay.Row) -> dict[str, Any]:

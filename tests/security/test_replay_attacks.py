@@ -189,6 +189,11 @@ def test_hostile_texts_of_a_receipt_are_shown_and_not_sent(shared: Home, receipt
     done = shared.run("replay", named, "--job", "job.yaml")
     assert done.returncode == 2
     assert b"\x1b" not in done.stderr
+    named = resigned(shared, receipt, lambda said: said["beddel"].update(version="##[error]x"))
+    for words, way in (((), b"##\\x5berror]x"), (("--json",), b"##\\u005berror]x")):
+        done = shared.run("replay", named, "--job", "job.yaml", *words)
+        assert way in done.stdout
+        assert b"##[" not in done.stdout
 
 
 def test_sources_exchanged_all_the_time_never_run_unchecked(shared: Home, receipt: Path) -> None:

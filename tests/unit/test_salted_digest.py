@@ -111,6 +111,16 @@ def test_the_holder_of_the_salt_can_verify_and_replay(home: Home) -> None:
     receipt, salt = salted_run(home, job)
     from beddel_cli.keys import load_public_key
 
+    def in_the_log(data: bytes) -> bool:
+        files = (home.home / "logs").rglob("*")
+        return any(data in path.read_bytes() for path in files if path.is_file())
+
+    run_id = statement_of(receipt)["predicate"]["runId"]
+    assert in_the_log(run_id.encode()), "the control: this is where runs are logged"
+    assert not in_the_log(sha256(job.read_bytes()).encode())
+    told = digest_set(sha256(job.read_bytes()), salt)["saltedSha256"]
+    assert in_the_log(told.encode())
+
     verified = verify_envelope(receipt.read_bytes(), [load_public_key(home.public_key)])
     found = check_expectations(
         verified, job_bytes=job.read_bytes(), output_bytes=b'"yes"\n', salt=salt
