@@ -34,7 +34,7 @@ from beddel_cli.run_command import (
     passphrase_prompt,
     run_command,
 )
-from beddel_cli.salted_digest import digest_text
+from beddel_cli.salted_digest import SALT_BYTES, digest_text
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
@@ -345,6 +345,10 @@ def _verify(
     output: Annotated[
         str | None, typer.Option("--output", metavar="FILE", help="The output it gave.")
     ] = None,
+    salt_file: Annotated[
+        str | None,
+        typer.Option("--salt-file", metavar="FILE", help="The salt of a receipt made with --salt."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead.")
     ] = False,
@@ -372,6 +376,7 @@ def _verify(
             profile=expect_profile,
             job_bytes=None if job is None else read_file(job, "job"),
             output_bytes=None if output is None else read_file(output, "output"),
+            salt=None if salt_file is None else read_file(salt_file, "salt", SALT_BYTES),
             reason_words=REASONS,
         )
     except BeddelError as error:

@@ -131,6 +131,12 @@ def test_the_holder_of_the_salt_can_verify_and_replay(home: Home) -> None:
     for given in (None, b"t" * 32):
         with pytest.raises(UnverifiableError, match="salt"):
             check_expectations(verified, output_bytes=b'"yes"', salt=given)
+    words = ("verify", receipt, "--job", job)
+    good = home.run(*words, "--salt-file", "salt")
+    assert (good.returncode, b"match    job is saltedSha256:" in good.stdout) == (0, True)
+    (home.work / "other.yaml").write_bytes(job.read_bytes() + b"\n")
+    other = home.run("verify", receipt, "--job", "other.yaml", "--salt-file", "salt")
+    assert (other.returncode, home.run(*words).returncode) == (1, 2)
     words = ("replay", receipt, "--job", job)
     assert home.run(*words, "--salt-file", "salt").returncode == 0
     again = statement_of(home.receipts()[-1])
