@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from beddel_cli.plan import Plan
     from beddel_cli.process.collect import Collection
     from beddel_cli.receipt import Guest, Sandbox, Shown
-    from beddel_cli.replay import Repetition
+    from beddel_cli.repetition import Repetition
 
     class Runtime(Protocol):
         """One runtime, for one run."""

@@ -20,6 +20,7 @@ from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, Verifi
 from beddel_cli.options import OPTIONS, defaults
 from beddel_cli.record import changed
 from beddel_cli.render import error_object, error_text
+from beddel_cli.repetition import Repetition
 from beddel_cli.run_command import check_platform, make_asked
 from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import visible
@@ -102,7 +103,7 @@ def _replay(
         verified, local = _verified(of, key or [])
         first = _first(verified)
         of_digest = hashlib.sha256(verified.payload).hexdigest()
-        repetition = replay.Repetition(of_digest, first, read_salt(salt_file, first))
+        repetition = Repetition(of_digest, first, read_salt(salt_file, first))
         repetition.check_repeatable()
         asked = _asked(repetition, full, job, tuple(command or ()))
         finished = _run_again(asked)
@@ -166,7 +167,7 @@ def read_salt(path: str | None, predicate: Mapping[str, Any]) -> bytes | None:
 
 
 def _asked(
-    repetition: replay.Repetition, values: Values, job: str | None, command: tuple[str, ...]
+    repetition: Repetition, values: Values, job: str | None, command: tuple[str, ...]
 ) -> Asked:
     """Give what to run: the receipt's limits, and everything else from this command line."""
     check_platform()
@@ -204,9 +205,7 @@ def _profile(first: Mapping[str, Any], values: Values) -> str:
     )
 
 
-def _check_job(
-    repetition: replay.Repetition, job: str | None, command: tuple[str, ...]
-) -> str | None:
+def _check_job(repetition: Repetition, job: str | None, command: tuple[str, ...]) -> str | None:
     """Compare the job with the receipt before it is even parsed; gives a snippet's runtime.
 
     What then runs is read once more and held against the receipt itself.

@@ -113,7 +113,8 @@ ALLOWED: dict[str, set[str]] = {
     "receipt": {"json_strict", "limits", "plan", "record", "salted_digest"},
     "capture": {"json_strict", "receipt"},
     "salted_digest": {"errors"},
-    "replay": {*BOTTOM, "job", "limits", "plan", "salted_digest"},
+    "repetition": {*BOTTOM, "job", "limits", "plan", "salted_digest"},
+    "replay": {"limits", "record", "repetition", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
     "program_queries": {
@@ -173,7 +174,7 @@ STARTERS = {
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
-    *("replay", "salted_digest", "capture"),
+    *("repetition", "replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),

@@ -15,13 +15,13 @@ from beddel_cli.limits import Limits
 from beddel_cli.plan import Wishes, make_plan
 from beddel_cli.receipt import Shown
 from beddel_cli.record import changed
+from beddel_cli.repetition import Repetition
 from beddel_cli.replay import (
     COULD_NOT_TELL,
     DIFFERS,
     EXIT_CODES,
     REPRODUCED,
     Comparison,
-    Repetition,
     compare,
 )
 from beddel_cli.salted_digest import digest_set
