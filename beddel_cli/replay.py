@@ -87,7 +87,7 @@ def _why_nothing_can_be_told(first: Mapping[str, Any], second: Mapping[str, Any]
     """Say why the second ending says nothing of the first; None where it does."""
     was, now = first["outcome"], second["outcome"]
     if now["status"] == "refused" and was["status"] != "refused":
-        return "with the limits that the first run had it was refused here; nothing was repeated"
+        return "asking for what the first run had, it was refused here; nothing was repeated"
     if now["status"] in ("fault", "interrupted") and was["status"] != now["status"]:
         return f"it did not come to its own end here: {now['reason']}"
     if now["reason"] in ("wall", "cpu") and was["reason"] != now["reason"]:
