@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 SCHEMA = "beddel-cli/capture/v1"
 # Of each part. More would make of a capped output an uncapped store.
 PART_BYTES = 1 << 20
-_ENDING, _RECEIPT_ENDING = ".capture.json", ".dsse.json"
+# Not one of JSON: a folder's files with that ending are receipts.
+CAPTURE_SUFFIX = ".capture"
 
 
 def capture_path(receipt: str) -> str:
     """Give where the capture of a run goes whose receipt goes there."""
-    return receipt.removesuffix(_RECEIPT_ENDING) + _ENDING
+    return receipt + CAPTURE_SUFFIX
 
 
 def make_capture(run_id: str, outcome: Outcome) -> bytes | None:

@@ -94,7 +94,7 @@ def _replay(
     """Verify a receipt, run its job again, and compare what came of it.
 
     Nothing runs unless job, code and input are the bytes that the receipt has digests of. Limits
-    are the receipt's, permissions are your profile's, files are those this command line names.
+    are the receipt's, permissions your profile's, and no file is one that only the receipt names.
     Exits 0 when it is reproduced, 1 when it differs or the receipt is not valid, 2 when nothing
     could be told.
     """

@@ -187,14 +187,13 @@ def test_a_capture_has_the_output_and_no_more_than_its_cap() -> None:
     assert len(parts["stdout"]["text"]) == PART_BYTES
     assert parts["stderr"] == {"bytes": 2, "complete": True, "base64": "/wA="}
     assert make_capture("ab", Outcome("refused", "limits", 126)) is None
-    assert capture_path("a/b.dsse.json") == "a/b.capture.json"
-    assert capture_path("r.json") == "r.json.capture.json"
+    assert capture_path("a/b.dsse.json") == "a/b.dsse.json.capture"
 
 
 def test_a_capture_lies_beside_its_receipt_which_has_its_digest(home: Home) -> None:
     job = home.job("console.log('said')\nreturn 'given'", input="a-secret-input")
     assert home.run("run", job, "-q").returncode == 0
-    assert not list(home.home.rglob("*.capture.json")), "only where it is asked for"
+    assert not list(home.home.rglob("*.capture")), "only where it is asked for"
     done = home.run("run", job, "--capture", "--json")
     path = Path(done.json["receipt"]["capture_path"])
     assert path == Path(capture_path(done.json["receipt"]["path"]))
@@ -209,7 +208,7 @@ def test_a_capture_lies_beside_its_receipt_which_has_its_digest(home: Home) -> N
     assert b"given" not in json.dumps(said).encode(), "and not one word of it"
     refused = home.run("run", job, "--capture", "--memory", "3MiB", "--json").json
     assert refused["receipt"]["capture_path"] is None
-    taken = home.work / "r.json.capture.json"
+    taken = home.work / "r.json.capture"
     taken.write_bytes(job.read_bytes())
     over = home.run("run", taken, "--capture", "--receipt", "r.json")
     assert (over.returncode, b"would write over the job" in over.stderr) == (125, True)
@@ -221,7 +220,7 @@ def test_of_a_program_streams_are_kept_and_passed_on_and_no_variable(home: Home)
     script = ("--capture", "--receipt", "r.json", "--", "sh", "-c", "echo o; printf '\\377' >&2")
     done = home.run(*words, *script)
     assert (done.stdout, done.stderr) == (b"o\n", b"\xff")
-    data = (home.work / "r.json.capture.json").read_bytes()
+    data = (home.work / "r.json.capture").read_bytes()
     parts = json.loads(data)["parts"]
     assert (parts["stdout"]["text"], parts["stderr"]["base64"]) == ("o\n", "/w==")
     assert b"a-secret" not in data + (home.work / "r.json").read_bytes()
