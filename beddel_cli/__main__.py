@@ -11,6 +11,9 @@ import os
 import sys
 from time import monotonic_ns
 
+# As in `key_environment`, which is only loaded when one of them is there.
+_SECRETS = ("BEDDEL_SIGNING_KEY", "BEDDEL_KEY_PASSWORD", "BEDDEL_KEY_PASSPHRASE")
+
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
@@ -32,7 +35,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str], *, started_ns: int) -> int:
-    secrets = "BEDDEL_SIGNING_KEY" in os.environ or "BEDDEL_KEY_PASSPHRASE" in os.environ
+    secrets = any(name in os.environ for name in _SECRETS)
     # `explain` starts nothing, not even itself, and nothing that could look for a secret.
     if secrets and arguments[:1] != ["explain"]:
         from beddel_cli.run_command import restart_or_explain

@@ -27,7 +27,7 @@ from beddel_cli.home import locate, write_whole
 from beddel_cli.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.ledger_file import DamagedError
 from beddel_cli.log_entry import parse_entry
-from beddel_cli.merkle import inclusion_path, subtree_root
+from beddel_cli.merkle import inclusion_path
 from beddel_cli.render import error_text
 from beddel_cli.render_explain import dump
 from beddel_cli.run_command import tenant_name
@@ -118,15 +118,16 @@ def _show(
         shown = []
         for row in rows:
             path = inclusion_path(row.index, size, ledger.read_node)
-            shown.append(render.shown_json(ledger.origin, row, path, note, _own_log_key(log)))
+            shown.append(render.shown_json(row, path, note))
+        document = render.show_json(ledger.origin, _own_log_key(log), shown)
         if proof is not None:
             write_whole(proof, make_proof(rows[-1].index, path, note, rows[-1].data), 0o600)
     if as_json:
-        sys.stdout.write(dump(shown[0] if len(shown) == 1 else shown))
+        sys.stdout.write(dump(document))
     else:
-        for row, document in zip(rows, shown, strict=True):
+        for row, entry in zip(rows, shown, strict=True):
             print(render.entry_line(row))
-            sys.stdout.write(dump(document["entry"]))
+            sys.stdout.write(dump(entry["entry"]))
     return EXIT_GOOD
 
 
@@ -273,13 +274,14 @@ def _head(ledger: Ledger) -> tuple[int, bytes]:
     size = ledger.size()
     if size == 0:
         raise LedgerError(f"log {ledger.path!r} has no entries")
-    text = checkpoint_text(ledger.origin, size, subtree_root(0, size, ledger.read_node))
+    text = checkpoint_text(ledger.origin, size, ledger.root(size))
     stored = ledger.signature(size - 1)
     return size, make_note(text, [NoteSignature(ledger.origin, stored[:4], stored[4:])])
 
 
 def _find(ledger: Ledger, which: str) -> list[Row]:
-    if which.isascii() and which.isdigit() and len(which) < 19:
+    # A run's id may consist of digits too, but then it is longer than any index.
+    if which.isascii() and which.isdigit() and len(which) < 19 and which == str(int(which)):
         row = ledger.row(int(which))
         found = [] if row is None else [row]
     else:

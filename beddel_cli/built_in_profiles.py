@@ -108,7 +108,7 @@ VALUES: dict[str, dict[str, Any]] = {
             ],
         },
     },
-    "40c62e6b7e1f6b2b9323662440bf5b6099b33ff9e934ab9ca36880d3d546e6d9": {
+    "4fba1bda7ba1bf62d676eb604b51ad28c6a88b1567b78e044ef89db65d405cea": {
         "beddel": 1,
         "name": "tenant-isolated",
         "description": "Tenants' own code; 8 MiB, 15 s, the Function family, real clock",
@@ -139,7 +139,7 @@ VALUES: dict[str, dict[str, Any]] = {
                 "max_output": "16MiB",
             },
             "network": "none",
-            "required": ["namespaces", "no-new-privs", "capabilities", "seccomp"],
+            "required": ["namespaces-or-landlock", "no-new-privs", "capabilities", "seccomp"],
         },
     },
 }

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +15,11 @@ from typer.exceptions import TyperException
 
 from beddel_cli import __version__, profile, replay_command
 from beddel_cli.audit_command import audit_app
+from beddel_cli.countersign_command import countersign, timestamp
 from beddel_cli.errors import BeddelError, UsageError
-from beddel_cli.home import locate
+from beddel_cli.keys_command import keys_app
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
-from beddel_cli.render import error_object, error_text, json_of_error
+from beddel_cli.render import error_text, json_of_error
 from beddel_cli.render_explain import (
     EXIT_COULD_NOT_TELL,
     dump,
@@ -31,18 +33,15 @@ from beddel_cli.run_command import (
     exec_command,
     in_github_actions,
     make_asked,
-    passphrase_prompt,
     run_command,
 )
-from beddel_cli.salted_digest import SALT_BYTES, digest_text
-from beddel_cli.terminal import json_for_terminal, visible
+from beddel_cli.terminal import visible
+from beddel_cli.verify_command import verify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from beddel_cli.keys import PublicKey, SigningKey
-    from beddel_cli.verify import Findings, VerifiedReceipt
 
 EXIT_USAGE_OF_RUN, EXIT_USAGE = 125, 2
 
@@ -56,7 +55,6 @@ app = typer.Typer(
     "others can verify.",
 )
 profiles_app = typer.Typer(help="Show what each profile grants and requires.")
-keys_app = typer.Typer(no_args_is_help=True, help="Show or export the signing key.")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
@@ -89,11 +87,15 @@ def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
     return code
 
 
+@cache
+def _command() -> Any:
+    """Build the whole command line; it takes 50 ms, and whoever runs several commands wants one."""
+    return typer.main.get_command(app)
+
+
 def _dispatch(arguments: Sequence[str], runs: bool) -> int:
     try:
-        result = typer.main.get_command(app).main(
-            list(arguments), prog_name="beddel-cli", standalone_mode=False
-        )
+        result = _command().main(list(arguments), prog_name="beddel-cli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except TyperException as problem:
         message = problem.format_message()
@@ -325,161 +327,15 @@ def _doctor(
     return 0 if doctor.answer(report) else 1
 
 
-@app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")
-def _verify(
-    receipt: Annotated[str, typer.Argument(metavar="RECEIPT|-", help="DSSE file or bundle.")],
-    key: Annotated[
-        list[str] | None,
-        typer.Option("--key", metavar="PUB.pem", help="Trust this public key; repeatable."),
-    ] = None,
-    expect_outcome: Annotated[
-        str | None,
-        typer.Option("--expect-outcome", metavar="WORD", help="Status or reason, e.g. success."),
-    ] = None,
-    expect_profile: Annotated[
-        str | None, typer.Option("--expect-profile", metavar="NAME", help="Profile it ran under.")
-    ] = None,
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="FILE", help="The job file that was run.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="FILE", help="The output it gave.")
-    ] = None,
-    salt_file: Annotated[
-        str | None,
-        typer.Option("--salt-file", metavar="FILE", help="The salt of a receipt made with --salt."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the whole decoded statement.")
-    ] = False,
-) -> int:
-    """Check a receipt's signature and what it says.
-
-    A receipt of a refusal or a failure is valid too: say what you expect. Exits 0 when everything
-    holds, 1 when something does not, 2 when nothing could be told.
-    """
-    from beddel_cli.files import read_file, read_stdin
-    from beddel_cli.outcome import REASONS
-    from beddel_cli.verify import check_expectations, verify_envelope
-
-    try:
-        data = read_stdin("receipt") if receipt == "-" else read_file(receipt, "receipt")
-        keys, local = _trusted_keys(key or [])
-        verified = verify_envelope(data, keys)
-        findings = check_expectations(
-            verified,
-            outcome=expect_outcome,
-            profile=expect_profile,
-            job_bytes=None if job is None else read_file(job, "job"),
-            output_bytes=None if output is None else read_file(output, "output"),
-            salt=None if salt_file is None else read_file(salt_file, "salt", SALT_BYTES),
-            reason_words=REASONS,
-        )
-    except BeddelError as error:
-        code = error.exit_code if error.exit_code in (1, 2) else 2
-        if as_json:
-            _print_json({"valid": False, "exit_code": code, "error": _error_json(error)})
-        else:
-            verdict = "NOT VALID" if code == 1 else "COULD NOT TELL"
-            sys.stderr.write(f"{verdict}\n{error_text(error)}")
-        return code
-    if as_json:
-        _print_json(_verified_json(verified, findings, local))
-    else:
-        _print_verified(verified, findings, local=local, quiet=quiet, verbose=verbose)
-    return 1 if findings.mismatches else 0
-
-
-def _trusted_keys(paths: list[str]) -> tuple[tuple[PublicKey, ...], bool]:
-    """Give the keys to trust, and whether they are this machine's own."""
-    from beddel_cli.files import read_file
-    from beddel_cli.keys import load_public_key, local_public_keys
-
-    if paths:
-        return tuple(load_public_key(read_file(path, "public key", 65536)) for path in paths), False
-    return local_public_keys(locate(os.environ).home), True
-
-
-def _error_json(error: BeddelError) -> dict[str, Any]:
-    return error_object(
-        code=error.code,
-        message=error.message,
-        place=error.place,
-        expected=error.expected,
-        got=error.got,
-        hint=error.hint,
-        more=error.more,
-    )
-
-
-def _verified_json(verified: VerifiedReceipt, findings: Findings, local: bool) -> dict[str, Any]:
-    return {
-        "valid": not findings.mismatches,
-        "exit_code": 1 if findings.mismatches else 0,
-        "key_id": verified.key.key_id,
-        "key_trusted_because": "it is this machine's own" if local else "it was given",
-        "bundle": verified.bundle,
-        "unknown_key_ids": list(verified.unknown_key_ids),
-        "matches": list(findings.matches),
-        "mismatches": [
-            {"what": item.what, "expected": item.expected, "got": item.got}
-            for item in findings.mismatches
-        ],
-        "statement": verified.statement,
-        "error": None,
-    }
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    full = {"schema": "beddel-cli/verify/v1", **document}
-    sys.stdout.write(json.dumps(full, indent=2) + "\n")
-
-
-def _print_verified(
-    verified: VerifiedReceipt, findings: Findings, *, local: bool, quiet: bool, verbose: bool
-) -> None:
-    out = sys.stdout.write
-    trusted = "this machine's own key, since no --key was given" if local else "given with --key"
-    if not quiet:
-        predicate = verified.predicate
-        outcome = predicate["outcome"]
-        out("valid signature\n" if not findings.mismatches else "valid signature, BUT:\n")
-        out(f"  key      {verified.key.key_id} ({trusted})\n")
-        out(f"  outcome  {visible(str(outcome['status']))} ({visible(str(outcome['reason']))})\n")
-        out(f"  profile  {profile_words(predicate['profile'])}\n")
-        for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
-            out(f"  {label:<8} {visible(str(predicate.get(name)))}\n")
-        out(f"  job      {digest_text(predicate['job']['digest'])}\n")
-        output = predicate["output"]
-        out(f"  output   {'none' if output is None else digest_text(output['digest'])}\n")
-        for unknown in verified.unknown_key_ids:
-            out(f"  ignored  a signature that names key {visible(unknown)}, which was not given\n")
-        for text in findings.matches:
-            out(f"  match    {visible(text)}\n")
-    for item in findings.mismatches:
-        sys.stderr.write(
-            f"  MISMATCH {visible(item.what)}: expected {visible(item.expected)}, "
-            f"got {visible(item.got)}\n"
-        )
-    if verbose:
-        text = json.dumps(verified.statement, indent=2, ensure_ascii=False)
-        lines = text.encode("utf-8", "surrogatepass").split(b"\n")
-        out("statement\n" + b"\n".join(map(json_for_terminal, lines)).decode() + "\n")
-
-
-def profile_words(said: dict[str, Any]) -> str:
-    """Give what a receipt says of its profile."""
-    name = visible(str(said["name"]))
-    if said.get("builtIn") is not False:
-        return name
-    looser = said.get("looserThanBuiltIn")
-    values = ", ".join(map(str, looser)) if isinstance(looser, list) else ""
-    beyond = f", looser than any of those in {visible(values)}" if values else ""
-    return f"{name} (not a built-in one{beyond})"
+app.command("verify", epilog="Example: beddel-cli verify receipt.json --key signing.pub.pem")(
+    verify
+)
+app.command("countersign", epilog="Example: beddel-cli countersign receipt.json --key ci.pub.pem")(
+    countersign
+)
+app.command("timestamp", epilog="Example: beddel-cli timestamp receipt.json --query receipt.tsq")(
+    timestamp
+)
 
 
 @profiles_app.callback(
@@ -521,7 +377,7 @@ def _profiles_show(
 def _schema(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[job|profile|receipt|json-output]", help="One format alone."),
+        typer.Argument(metavar="[job|profile|receipt|trust|json-output]", help="One format alone."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of a format, or of all, for editors and validators."""
@@ -597,68 +453,3 @@ def _profiles_diff(
 
 
 replay_command.register(app, _with_run_options)
-
-_SigningKey = Annotated[
-    str | None, typer.Option("--signing-key", metavar="FILE", help="This key, not the home's.")
-]
-
-
-def _named_key(signing_key: str | None) -> SigningKey | None:
-    """Give the key that --signing-key or BEDDEL_SIGNING_KEY name; None where the home's signs."""
-    from beddel_cli.key_environment import read_secrets
-    from beddel_cli.keys import load_signing_key
-
-    secrets = read_secrets(os.environ)
-    if signing_key is None and secrets.pem is None:
-        return None
-    return load_signing_key(
-        locate(os.environ).home,
-        file=signing_key,
-        environment_pem=secrets.pem,
-        passphrase=secrets.passphrase,
-        prompt=passphrase_prompt(),
-    )
-
-
-@keys_app.command("show", epilog="Example: beddel-cli keys show")
-def _keys_show(signing_key: _SigningKey = None) -> None:
-    """Show which key would sign a run now, and where it is."""
-    from beddel_cli.keys import show_key
-
-    named = _named_key(signing_key)
-    if named is not None:
-        where = named.path or "in BEDDEL_SIGNING_KEY"
-        rows = [("key", named.key_id), ("kind", named.kind), ("private", where)]
-    else:
-        info = show_key(locate(os.environ).home)
-        encrypted = " (encrypted)" if info.encrypted else ""
-        rows = [("key", info.key_id), ("kind", info.kind), ("private", info.path + encrypted)]
-        rows.append(("public", info.public_path))
-    for label, value in rows:
-        print(f"{label:<8} {visible(value)}")
-
-
-@keys_app.command("export", epilog="Example: beddel-cli keys export --out signing.pub.pem")
-def _keys_export(
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")
-    ] = None,
-    signing_key: _SigningKey = None,
-) -> None:
-    """Give the public key as PEM, for `verify --key` and other people's tools."""
-    from beddel_cli.home import write_whole
-    from beddel_cli.keys import show_key
-
-    home = locate(os.environ).home
-    named = _named_key(signing_key)
-    pem = show_key(home).public_pem if named is None else named.public_pem
-    if out is None:
-        sys.stdout.write(pem.decode("ascii"))
-        return
-    real = os.path.realpath(out)
-    keys_folder = os.path.realpath(os.path.join(home, "keys"))
-    if os.path.dirname(real) == keys_folder or (
-        signing_key is not None and real == os.path.realpath(signing_key)
-    ):
-        raise UsageError(f"--out {out!r} would write over a key")
-    write_whole(out, pem, 0o644)

@@ -14,6 +14,7 @@ import sys
 from beddel_cli.errors import BeddelError, GuestError
 from beddel_cli.host import Finding, Host
 from beddel_cli.limits import PROGRAM, Limits
+from beddel_cli.plan import in_force, rung_of
 from beddel_cli.profile import BUILT_IN, load_profile
 from beddel_cli.record import record
 
@@ -35,7 +36,8 @@ class Examined:
     """One runtime as it was tried here.
 
     Attributes:
-        host: what was found; None where it did not come that far.
+        host: what was found; None where it did not come that far. For programs also the weaker
+            rung is tried where namespaces are refused, whatever the profile.
         problem, fix: why it cannot run whatever the profile; None when it can.
     """
 
@@ -105,11 +107,7 @@ def judge(profile: Profile, tried: Examined, code: tuple[Code, ...]) -> Verdict:
     grants = profile.grants(PROGRAM if tried.runtime == "process" else "")
     if grants is None:
         return Verdict(profile.name, tried.runtime, False, ("anything in the profile",))
-    lacks = [
-        name
-        for name in sorted(grants.required)
-        if (finding := tried.host.finding(name)) is None or not finding.present
-    ]
+    lacks = [name for name in sorted(grants.required) if not in_force(name, tried.host)]
     if tried.problem is not None:
         lacks.append(tried.problem)
     if tried.runtime == "javascript":
@@ -124,13 +122,16 @@ def _refusal(
     if job_file is None:
         return None, runtime
     from beddel_cli.job import load_job
-    from beddel_cli.plan import Wishes, refusals
+    from beddel_cli.plan import LANDLOCK, Wishes, refusals
+    from beddel_cli.process.landlock_terms import beyond_this_rung
 
     job = load_job(job_file)
     host = next((each.host for each in examined if each.runtime == job.runtime), None)
     if host is not None:
         for refusal in refusals(job, profile, host, Wishes()):
             return refusal, job.runtime
+        if job.runtime == "process" and rung_of(host) == LANDLOCK:
+            return beyond_this_rung(job.workspace, job.mounts), job.runtime
     return None, job.runtime
 
 
@@ -156,6 +157,7 @@ def _examine_javascript() -> Examined:
 def _examine_process(profile: Profile) -> Examined:
     """Build the walls, look at them, and run one harmless program behind them."""
     from beddel_cli.process.cgroup import Asked, make_leaf, sweep
+    from beddel_cli.process.landlock_terms import is_refused_by_machine
     from beddel_cli.process.launch import Launcher
     from beddel_cli.program_host import describe_program_host
 
@@ -177,7 +179,15 @@ def _examine_process(profile: Profile) -> Examined:
         walls = launcher.prepare(
             _harmless_program(limits), (nowhere,) * 3, files, counts_memory="memory" in held
         )
-        host = describe_program_host(walls, launcher.observe(), held, problems)
+        fallen_from = None
+        if is_refused_by_machine(walls.failed_step, walls.failed_errno):
+            fallen_from, launcher = walls, _fall_back(launcher)
+            walls = launcher.prepare(
+                _harmless_program(limits), (nowhere,) * 3, files, counts_memory="memory" in held
+            )
+        host = describe_program_host(
+            walls, launcher.observe(), held, problems, fallen_from=fallen_from
+        )
         if walls.failed_step is not None:
             return Examined("process", host)
         launcher.go()
@@ -190,6 +200,14 @@ def _examine_process(profile: Profile) -> Examined:
         launcher.close()
         if leaf is not None:
             leaf.remove()
+
+
+def _fall_back(launcher: Launcher) -> Launcher:
+    from beddel_cli.process.landlock_rung import GuardedLauncher
+
+    launcher.finish()
+    launcher.close()
+    return GuardedLauncher.start()
 
 
 def _harmless_program(limits: Limits) -> Program:
@@ -273,6 +291,7 @@ def report_json(report: Report) -> dict[str, Any]:
             each.runtime: {
                 "problem": each.problem,
                 "fix": each.fix,
+                "rung": _rung(each),
                 "protections": []
                 if each.host is None
                 else [_finding_json(item) for item in each.host.findings],
@@ -332,6 +351,13 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
     }
 
 
+def _rung(examined: Examined) -> str | None:
+    """Give how a program would be kept apart; None for isolates, and where nothing would."""
+    if examined.host is None or examined.runtime != "process":
+        return None
+    return rung_of(examined.host)
+
+
 def report_text(report: Report) -> str:
     """Give the report for people."""
     asked = report.asked
@@ -343,7 +369,8 @@ def report_text(report: Report) -> str:
         lines.append(f"  fix    {report.refusal.fix}")
     lines += [f"  {name:<11} {value}" for name, value in machine().items()]
     for each in report.examined:
-        lines += ["", each.runtime]
+        rung = _rung(each)
+        lines += ["", each.runtime + ("" if rung is None else f" ({rung} rung)")]
         if each.problem is not None:
             lines.append(f"  NO  {each.problem}")
         if each.fix is not None:

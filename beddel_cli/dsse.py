@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUNDLE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+TRUST_PAYLOAD_TYPE = "application/vnd.beddel.trust+json"
 MAX_ENVELOPE_BYTES = 16 * 2**20
 MAX_SIGNATURES = 16
 
 _BUNDLE_FAMILY = "application/vnd.dev.sigstore.bundle"
 _MOST_KEY_ID_CHARACTERS = 256
+_WHAT = {PAYLOAD_TYPE: "in-toto statement", TRUST_PAYLOAD_TYPE: "list of trusted keys"}
 
 
 @record
@@ -59,7 +61,9 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(type_bytes), type_bytes, len(payload), payload)
 
 
-def make_envelope(payload: bytes, signatures: Iterable[Signature]) -> bytes:
+def make_envelope(
+    payload: bytes, signatures: Iterable[Signature], payload_type: str = PAYLOAD_TYPE
+) -> bytes:
     """Give the DSSE file: one line of JSON.
 
     Raises:
@@ -73,7 +77,7 @@ def make_envelope(payload: bytes, signatures: Iterable[Signature]) -> bytes:
     if not parts:
         raise ValueError("an envelope needs a signature")
     return (
-        f'{{"payload":"{_encode(payload)}","payloadType":"{PAYLOAD_TYPE}",'
+        f'{{"payload":"{_encode(payload)}","payloadType":"{payload_type}",'
         f'"signatures":[{",".join(parts)}]}}\n'
     ).encode()
 
@@ -94,8 +98,11 @@ def make_bundle(payload: bytes, signature: Signature) -> bytes:
     ).encode()
 
 
-def parse_envelope(data: bytes) -> Envelope:
+def parse_envelope(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Envelope:
     """Read a DSSE file or a bundle (told apart by `mediaType`), in its one spelling only.
+
+    The payload's type is part of what is signed, and only the one asked for is read: a document of
+    one kind never counts as one of another.
 
     Raises:
         VerificationError: it is neither, or not spelt canonically.
@@ -111,11 +118,11 @@ def parse_envelope(data: bytes) -> Envelope:
     members = reader.read_object({**_ENVELOPE, **_BUNDLE})
     reader.read_end()
     if "mediaType" in members:
-        return _bundle(members)
-    return _envelope(members, bundle=False)
+        return _bundle(members, payload_type)
+    return _envelope(members, payload_type, bundle=False)
 
 
-def _bundle(members: Mapping[str, object]) -> Envelope:
+def _bundle(members: Mapping[str, object], payload_type: str) -> Envelope:
     media_type = members["mediaType"]
     if media_type != BUNDLE_MEDIA_TYPE:
         raise _unknown_media_type(str(media_type))
@@ -124,7 +131,7 @@ def _bundle(members: Mapping[str, object]) -> Envelope:
     _require(material, _MATERIAL)
     public_key = _as_object(material["publicKey"])
     _require(public_key, _PUBLIC_KEY)
-    envelope = _envelope(_as_object(members["dsseEnvelope"]), bundle=True)
+    envelope = _envelope(_as_object(members["dsseEnvelope"]), payload_type, bundle=True)
     if len(envelope.signatures) != 1:
         raise _not_canonical("a bundle holds exactly one signature")
     if envelope.signatures[0].key_id != public_key["hint"]:
@@ -132,12 +139,12 @@ def _bundle(members: Mapping[str, object]) -> Envelope:
     return envelope
 
 
-def _envelope(members: Mapping[str, object], *, bundle: bool) -> Envelope:
+def _envelope(members: Mapping[str, object], payload_type: str, *, bundle: bool) -> Envelope:
     _require(members, _ENVELOPE)
-    if members["payloadType"] != PAYLOAD_TYPE:
+    if members["payloadType"] != payload_type:
         raise VerificationError(
-            "the envelope holds no in-toto statement",
-            expected=f'payloadType "{PAYLOAD_TYPE}"',
+            f"the envelope holds no {_WHAT.get(payload_type, 'payload of this type')}",
+            expected=f'payloadType "{payload_type}"',
             got=repr(members["payloadType"]),
         )
     signatures = tuple(_signature(_as_object(each)) for each in _as_list(members["signatures"]))

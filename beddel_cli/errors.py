@@ -143,6 +143,12 @@ class UnverifiableError(BeddelError):
     code = "could-not-verify"
 
 
+class TrustError(UnverifiableError):
+    """The list of trusted keys cannot be used, so what it should judge was not judged."""
+
+    code = "trust"
+
+
 def bug(what: str) -> AssertionError:
     """Give the exception for a state that cannot happen."""
     return AssertionError(f"bug in beddel-cli, please report: {what}")

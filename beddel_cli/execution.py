@@ -3,7 +3,7 @@
 Each runtime has one class of the same form, chosen by name in `run`:
 
     made                        fork, before there is a key or a job in this process
-    look(job, limits)           hear from the child, look at it from outside: a Host
+    look(job, limits, …)        hear from the child, look at it from outside: a Host
     execute(job, plan)          run the job to its ending: an Execution
     finish()                    end everything that is left, whatever happened
 """
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
         name: str
 
-        def look(self, job: Job, limits: Limits, asked: Asked) -> Host:
+        def look(self, job: Job, limits: Limits, asked: Asked, rungs: tuple[str, ...]) -> Host:
             """Say what holds the job here, before anything of it has run.
+
+            Args:
+                rungs: how the plan would let a program be kept apart.
 
             Raises:
                 RefusedError: something it asks for may not be shown to it.

@@ -12,7 +12,7 @@ import re
 
 from beddel_cli import shape
 from beddel_cli.errors import Place, RefusedError
-from beddel_cli.host import Host
+from beddel_cli.host import Finding, Host
 from beddel_cli.job import Job, input_bytes
 from beddel_cli.json_strict import canonical_json
 from beddel_cli.limits import (
@@ -24,17 +24,24 @@ from beddel_cli.limits import (
     format_limit,
     use_of,
 )
+from beddel_cli.offer import NOT_TRIED
 from beddel_cli.plan import (
+    LANDLOCK,
     Plan,
     Wishes,
     effective_clock,
     effective_limits,
     granted,
+    in_force,
+    lacking,
     make_plan,
     origin,
+    permitted_rungs,
     refusals,
+    rung_of,
 )
-from beddel_cli.profile import Grants, Profile, protections_of
+from beddel_cli.process.landlock_terms import beyond_this_rung, not_walled_words
+from beddel_cli.profile import EITHER_RUNG, Grants, Profile, protections_of
 from beddel_cli.profile_comparison import Beyond
 from beddel_cli.record import record
 from beddel_cli.yaml_safe import Document, parse_yaml
@@ -171,6 +178,9 @@ def explain(question: Question, host: Host) -> Explanation:
     if profile.grants(use) is not None:
         # As `run`: what may not be shown is found before anything is planned.
         reasons = (*(error for _, error in question.refused_mounts), *reasons)
+    beyond = _beyond_rung(job, profile, host)
+    if beyond is not None:
+        reasons = (*reasons, beyond)
     plan = None if reasons else make_plan(job, profile, host, flags)
     values = (
         *(_limit(field, question, host, grants) for field in fields_of(use)),
@@ -181,7 +191,11 @@ def explain(question: Question, host: Host) -> Explanation:
         ),
     )
     required = granted(job, profile)
-    walls = tuple(_wall(name, use, required, host, grants) for name in protections_of(use))
+    walls = tuple(
+        _wall(name, use, required, host, grants)
+        for name in protections_of(use)
+        if name != EITHER_RUNG or name in required.required
+    )
     return Explanation(
         question=question,
         host=host,
@@ -192,6 +206,15 @@ def explain(question: Question, host: Host) -> Explanation:
         lines=_lines(question, values, walls, asked),
         digests=_digests(question, plan),
     )
+
+
+def _beyond_rung(job: Job, profile: Profile, host: Host) -> RefusedError | None:
+    """Give what `run` refuses to show a program where it would have no mount namespace."""
+    if use_of(job.runtime) != PROGRAM or rung_of(host) != LANDLOCK:
+        return None
+    if LANDLOCK not in permitted_rungs(profile):
+        return None
+    return beyond_this_rung(job.workspace, job.mounts)
 
 
 def _limit(field: LimitField, question: Question, host: Host, grants: Document) -> Value:
@@ -285,8 +308,10 @@ def _shown(name: str, request: MountRequest, *, refused: bool) -> Value:
 
 
 def _wall(name: str, use: str, required: Grants, host: Host, grants: Document) -> Wall:
-    finding = host.finding(name)
-    available = finding is not None and finding.present
+    available = in_force(name, host)
+    finding = lacking(name, host)
+    if available and name == EITHER_RUNG:
+        finding = _rung(host)
     how = "it was not looked at" if finding is None else finding.found or finding.enforced_by
     return Wall(
         name=name,
@@ -297,6 +322,13 @@ def _wall(name: str, use: str, required: Grants, host: Host, grants: Document) -
         verified=finding.verified if finding is not None and available else None,
         fix=None if finding is None else finding.fix,
     )
+
+
+def _rung(host: Host) -> Finding:
+    """Say how a program would be kept apart."""
+    rung = rung_of(host)
+    weaker = f", which is weaker: {not_walled_words()}" if rung == LANDLOCK else ""
+    return Finding(EITHER_RUNG, True, f"the {rung} rung{weaker}", NOT_TRIED)
 
 
 def _required_place(name: str, use: str, grants: Document) -> Place | None:

@@ -33,7 +33,7 @@ class JavascriptRun:
         self._worker = Worker.start()
         self._ready: Ready | None = None
 
-    def look(self, job: Job, limits: Limits, asked: Asked) -> Host:
+    def look(self, job: Job, limits: Limits, asked: Asked, rungs: tuple[str, ...]) -> Host:
         """Wait for the worker to be confined and hold its word against what /proc says.
 
         Raises:

@@ -177,7 +177,7 @@ def load_signing_key(
 
     Args:
         environment_pem: what BEDDEL_SIGNING_KEY held, already out of the environment.
-        passphrase: what BEDDEL_KEY_PASSPHRASE held, likewise.
+        passphrase: what BEDDEL_KEY_PASSWORD or its file held, likewise.
         prompt: asks a person for the passphrase; None where there is no terminal.
         require_key: refuse rather than make a key (or a home to put it in).
         kind: of the key to make.
@@ -464,7 +464,8 @@ def _ask(prompt: Callable[[str], str] | None, where: str) -> str:
     if prompt is None:
         raise SigningKeyError(
             f"{where} is encrypted, and there is no terminal to ask for its passphrase",
-            hint="pass the passphrase in the environment variable BEDDEL_KEY_PASSPHRASE",
+            hint="put the passphrase into BEDDEL_KEY_PASSWORD, or the name of a file that holds it "
+            "into BEDDEL_KEY_PASSWORD_FILE",
         )
     return prompt(f"passphrase for {where}: ")
 

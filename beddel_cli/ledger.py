@@ -262,6 +262,14 @@ class Ledger:
             f"log {self.path!r} is damaged: {what} is missing", hint="beddel-cli audit verify"
         )
 
+    def root(self, size: int) -> bytes:
+        """Give the root over the first entries, from the stored tree.
+
+        Raises:
+            LedgerError: a node of it is not there.
+        """
+        return join_subtrees(self._read_nodes(complete_subtrees(0, size)))
+
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Give the stored entries in their order, one at a time.
 

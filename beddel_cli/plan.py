@@ -25,8 +25,8 @@ from beddel_cli.limits import (
     tightest,
     use_of,
 )
-from beddel_cli.profile import Grants, Profile, protections_of
-from beddel_cli.record import record
+from beddel_cli.profile import EITHER_RUNG, Grants, Profile, protections_of
+from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ TIERS = {
     "free": Limits(milli_cpus=250, memory_bytes=256 << 20, processes=50),
     "pro": Limits(milli_cpus=1000, memory_bytes=1 << 30, processes=200),
     "enterprise": Limits(milli_cpus=2000, memory_bytes=4 << 30, processes=500),
+}
+# How a program can be kept apart, the strongest first, and the protections that together do it.
+NAMESPACES, LANDLOCK = "namespaces", "landlock"
+RUNGS = {
+    NAMESPACES: ("namespaces",),
+    LANDLOCK: ("guardian", "no-new-privs", "capabilities", "seccomp", "landlock"),
 }
 
 
@@ -172,8 +178,11 @@ def refusals(job: Job, profile: Profile, host: Host, wishes: Wishes) -> tuple[Re
     found += [
         _missing(name, host, profile)
         for name in protections_of(use)
-        if name in grants.required and not _in_force(name, host)
+        if name in grants.required and not in_force(name, host)
     ]
+    if use == PROGRAM and not found and rung_of(host) not in permitted_rungs(profile):
+        # A profile that names neither still gets no program that nothing keeps apart.
+        found.append(_missing(NAMESPACES, host, profile))
     memory = effective_limits(job, profile, wishes).memory_bytes or 0
     if use == ISOLATE and memory < host.isolate_bytes:
         found.append(_no_room(memory, host))
@@ -256,13 +265,55 @@ def _too_much(
     )
 
 
-def _in_force(name: str, host: Host) -> bool:
-    finding = host.finding(name)
-    return finding is not None and finding.present
+def permitted_rungs(profile: Profile) -> tuple[str, ...]:
+    """Give how this profile lets programs be kept apart; all but the first only for want of it."""
+    grants = profile.grants(PROGRAM)
+    required = frozenset() if grants is None else grants.required
+    weaker = EITHER_RUNG in required and NAMESPACES not in required
+    return (NAMESPACES, LANDLOCK) if weaker else (NAMESPACES,)
+
+
+def rung_of(host: Host) -> str | None:
+    """Give how programs are kept apart on this machine; None where nothing keeps them so."""
+    return next((rung for rung, parts in RUNGS.items() if _all_present(parts, host)), None)
+
+
+def in_force(name: str, host: Host) -> bool:
+    """Tell whether what a profile requires under this name was confirmed."""
+    if name == EITHER_RUNG:
+        return rung_of(host) is not None
+    return _all_present((name,), host)
+
+
+def insisted_on(required: frozenset[str], host: Host) -> frozenset[str]:
+    """Give the protections without which nothing would have run here: requirements, spelt out."""
+    rung = rung_of(host)
+    return required | frozenset(RUNGS[rung] if rung and EITHER_RUNG in required else ())
+
+
+def _all_present(names: tuple[str, ...], host: Host) -> bool:
+    findings = [host.finding(name) for name in names]
+    return all(finding is not None and finding.present for finding in findings)
+
+
+def lacking(name: str, host: Host) -> Finding | None:
+    """Give what is not in force of a requirement; of either rung, what the weaker one lacks."""
+    if name != EITHER_RUNG:
+        return host.finding(name)
+    weaker = [finding for part in RUNGS[LANDLOCK] if (finding := host.finding(part)) is not None]
+    missing = next((finding for finding in weaker if not finding.present), None)
+    stronger = host.finding(NAMESPACES)
+    if stronger is None or missing is None or host.finding("guardian") is None:
+        return stronger
+    return changed(
+        missing,
+        found=f"{NAMESPACES}: {stronger.found}; {LANDLOCK}: {missing.found}",
+        fix=stronger.fix,
+    )
 
 
 def _missing(name: str, host: Host, profile: Profile) -> RefusedError:
-    finding = host.finding(name)
+    finding = lacking(name, host)
     found = finding.found if finding else "it was not looked at"
     fix = finding.fix if finding else "report this"
     return RefusedError(

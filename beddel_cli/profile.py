@@ -26,9 +26,12 @@ PROTECTIONS = (
     "landlock",
     "rlimits",
 )
-# And for a program. Without namespaces nothing else is even tried.
+# What a profile requires that also takes a program without namespaces, behind weaker walls.
+EITHER_RUNG = "namespaces-or-landlock"
+# And for a program. Without namespaces nothing else is even tried, but where a profile permits it.
 PROGRAM_PROTECTIONS = (
     "namespaces",
+    EITHER_RUNG,
     "no-new-privs",
     "capabilities",
     "seccomp",

@@ -9,7 +9,7 @@ can differ, and neither side is then the looser one.
 from __future__ import annotations
 
 from beddel_cli.limits import ISOLATE, PROGRAM, fields_of, format_limit
-from beddel_cli.profile import Profile, protections_of
+from beddel_cli.profile import EITHER_RUNG, Profile, protections_of
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -109,6 +109,9 @@ def _limits(use: str, limits: Limits) -> tuple[Setting, ...]:
 
 
 def _required(use: str, required: frozenset[str]) -> tuple[Setting, ...]:
+    if "namespaces" in required:
+        # Who insists on one of two is content with that one.
+        required |= {EITHER_RUNG}
     return tuple(
         Setting(f"{_PREFIXES[use]}required.{name}", REQUIRED, 0)
         if name in required

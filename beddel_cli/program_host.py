@@ -25,6 +25,14 @@ _FILTER_MODE = 2
 # Without these no limit of the whole tree is exact; `cpu` counts where it was asked for.
 _CONTROLLERS = ("memory", "pids", "cpuacct")
 _PROC_FIX = "mount /proc so that it shows your own processes"
+# What the filters of either rung refuse, and what Landlock lets through there.
+_FILTERS = {
+    1: "seccomp filter with argument checks; unknown calls get ENOSYS",
+    2: "two seccomp filters with argument checks; no sockets, no queues, no file changed by name",
+}
+_COUNTS = {1: "one filter", 2: "two filters"}
+_WRITING = "writing beneath the workspace, /tmp and /dev/shm"
+_ONLY_SCRATCH = "reading of system folders, writing beneath the scratch folder"
 _NAMESPACES = "user, mount, PID, network, IPC, UTS and cgroup namespaces, an empty root"
 
 
@@ -34,10 +42,13 @@ def describe_program_host(
     held: Mapping[str, int],
     problems: tuple[Problem, ...],
     facts: Facts | None = None,
+    fallen_from: Walls | None = None,
 ) -> Host:
     """Combine the init's word with what the supervisor saw from outside.
 
     Args:
+        fallen_from: where these are the walls of the landlock rung, those with namespaces that
+            could not be built.
         held: the cgroup controllers of the leaf, by version.
         problems: what cgroups could not give.
         facts: settings of the machine, read here when a step failed and none are given.
@@ -45,18 +56,25 @@ def describe_program_host(
     system = os.uname()
     failed = walls.failed_step is not None or not _all_held(held, problems)
     known = _read_facts() if facts is None and failed else facts
+    who = "the init"
+    apart: tuple[Finding, ...]
+    if fallen_from is None:
+        apart = (_namespaces(walls, observed, known),)
+    else:
+        who = "what the program will be"
+        apart = (_namespaces(fallen_from, observed, known), _guardian(walls, observed))
     return Host(
         system=system.sysname,
         machine=system.machine,
         kernel=system.release,
         isolate_bytes=0,
         findings=(
-            _namespaces(walls, observed, known),
-            _no_new_privs(walls, observed),
-            _capabilities(walls, observed),
-            _seccomp(walls, observed),
-            _landlock(walls),
-            _rlimits(walls, observed),
+            *apart,
+            _no_new_privs(walls, observed, who),
+            _capabilities(walls, observed, who, bounding=fallen_from is None),
+            _seccomp(walls, observed, who, 1 if fallen_from is None else 2),
+            _landlock(walls, _WRITING if fallen_from is None else _ONLY_SCRATCH),
+            _rlimits(walls, observed, who),
             _cgroup(held, problems, known),
         ),
     )
@@ -91,6 +109,28 @@ def _namespaces(walls: Walls, observed: Observed, facts: Facts | None) -> Findin
     )
 
 
+def _guardian(walls: Walls, observed: Observed) -> Finding:
+    """Say who sees to it that nothing of the program outlives it, where no namespace does."""
+    if walls.failed_step is not None:
+        found = f"{walls.failed_step} failed with {errno_words(walls.failed_errno)}"
+        if walls.failed_detail:
+            found += f" ({walls.failed_detail})"
+        return missing("guardian", found, "allow user namespaces")
+    ids = observed.user_ids
+    if ids is None or len(set(ids)) != 1:
+        return missing("guardian", f"/proc/PID/status shows Uid {ids}", _PROC_FIX)
+    if walls.identity.startswith("throw-away") and str(ids[0]) not in walls.identity.split():
+        found = f"the program would be user {ids[0]}, not {walls.identity}"
+        return missing("guardian", found, "report this")
+    return Finding(
+        "guardian",
+        True,
+        f"a subreaper that kills until it has no child left, {walls.identity}",
+        "signals from it to beddel-cli, and from the program's place to it, failed with EPERM; "
+        f"/proc/PID/status: Uid {ids[0]}",
+    )
+
+
 def _not_tried(name: str) -> Finding:
     return missing(
         name, "not tried: a step before it failed", "see what is said of namespaces first"
@@ -101,7 +141,7 @@ def _said(number: int, call: str) -> str:
     return f"{call} failed with {errno_words(number)}"
 
 
-def _no_new_privs(walls: Walls, observed: Observed) -> Finding:
+def _no_new_privs(walls: Walls, observed: Observed, who: str) -> Finding:
     if walls.no_new_privs is None:
         return _not_tried("no-new-privs")
     if walls.no_new_privs == 0 and observed.no_new_privs == 1:
@@ -109,17 +149,17 @@ def _no_new_privs(walls: Walls, observed: Observed) -> Finding:
             "no-new-privs",
             True,
             "prctl(PR_SET_NO_NEW_PRIVS)",
-            "/proc/PID/status of the init: NoNewPrivs 1",
+            f"/proc/PID/status of {who}: NoNewPrivs 1",
         )
     found = (
         _said(walls.no_new_privs, "prctl")
         if walls.no_new_privs
-        else f"/proc/PID/status of the init says NoNewPrivs {observed.no_new_privs}"
+        else f"/proc/PID/status of {who} says NoNewPrivs {observed.no_new_privs}"
     )
     return missing("no-new-privs", found, _PROC_FIX)
 
 
-def _capabilities(walls: Walls, observed: Observed) -> Finding:
+def _capabilities(walls: Walls, observed: Observed, who: str, *, bounding: bool) -> Finding:
     if walls.capabilities is None:
         return _not_tried("capabilities")
     sets = {
@@ -129,57 +169,60 @@ def _capabilities(walls: Walls, observed: Observed) -> Finding:
         "CapBnd": observed.bounding,
         "CapAmb": observed.ambient,
     }
+    if not bounding and observed.bounding and observed.no_new_privs == 1:
+        # Who is not root may not empty it; no_new_privs keeps it from ever being drawn on.
+        del sets["CapBnd"]
     if walls.capabilities == 0 and set(sets.values()) == {0}:
+        kept = "" if "CapBnd" in sets else " (the bounding set out of reach by no_new_privs)"
         return Finding(
             "capabilities",
             True,
-            "capset, prctl: no capability in any set, nor in the bounding set",
-            "/proc/PID/status of the init: CapInh, CapPrm, CapEff, CapBnd and CapAmb 0",
+            "capset, prctl: no capability in any set" + (kept or ", nor in the bounding set"),
+            f"/proc/PID/status of {who}: {', '.join(sets)} 0",
         )
     if walls.capabilities:
         found = _said(walls.capabilities, "capset")
     else:
         left = ", ".join(f"{name} {value}" for name, value in sets.items() if value != 0)
-        found = f"/proc/PID/status of the init says {left}"
+        found = f"/proc/PID/status of {who} says {left}"
     return missing("capabilities", found, _PROC_FIX)
 
 
-def _seccomp(walls: Walls, observed: Observed) -> Finding:
+def _seccomp(walls: Walls, observed: Observed, who: str, filters: int) -> Finding:
     if walls.seccomp is None:
         return _not_tried("seccomp")
     if (
         walls.seccomp == 0
         and observed.seccomp_mode == _FILTER_MODE
-        and observed.seccomp_filters == 1
+        and observed.seccomp_filters == filters
         # A filter binds the thread that set it: one more thread would be one without.
         and observed.threads == 1
     ):
         return Finding(
             "seccomp",
             True,
-            "seccomp filter with argument checks; unknown calls get ENOSYS",
-            "/proc/PID/status of the init: Seccomp 2, one filter of its own, one thread",
+            _FILTERS[filters],
+            f"/proc/PID/status of {who}: Seccomp 2, {_COUNTS[filters]} of its own, one thread",
         )
     if walls.seccomp:
         found = _said(walls.seccomp, "prctl(PR_SET_SECCOMP)")
     else:
         found = (
-            f"/proc/PID/status of the init says Seccomp {observed.seccomp_mode}, "
+            f"/proc/PID/status of {who} says Seccomp {observed.seccomp_mode}, "
             f"{observed.seccomp_filters} filters of its own, {observed.threads} threads"
         )
     return missing("seccomp", found, seccomp_fix(walls.seccomp))
 
 
-def _landlock(walls: Walls) -> Finding:
+def _landlock(walls: Walls, allowed: str) -> Finding:
     if walls.landlock is None:
         return _not_tried("landlock")
     if walls.landlock == 0 and walls.landlock_probe == errno.EACCES:
         return Finding(
             "landlock",
             True,
-            f"Landlock ABI {walls.landlock_abi}, every right handled; writing beneath the "
-            "workspace, /tmp and /dev/shm",
-            "the init's own probe: a write that only Landlock forbids failed with EACCES",
+            f"Landlock ABI {walls.landlock_abi}, every right handled; {allowed}",
+            "a probe from within: a write that only Landlock forbids failed with EACCES",
         )
     if walls.landlock:
         return missing_landlock(walls.landlock)
@@ -195,7 +238,7 @@ def _landlock(walls: Walls) -> Finding:
     )
 
 
-def _rlimits(walls: Walls, observed: Observed) -> Finding:
+def _rlimits(walls: Walls, observed: Observed, who: str) -> Finding:
     if walls.rlimits is None:
         return _not_tried("rlimits")
     if walls.rlimits == 0 and observed.core_limit == 0:
@@ -203,12 +246,12 @@ def _rlimits(walls: Walls, observed: Observed) -> Finding:
             "rlimits",
             True,
             "setrlimit: no core dumps; bounded files, processes, file size and queues",
-            "/proc/PID/limits of the init: core file size 0",
+            f"/proc/PID/limits of {who}: core file size 0",
         )
     found = (
         _said(walls.rlimits, "setrlimit")
         if walls.rlimits
-        else f"/proc/PID/limits of the init shows a core file size of {observed.core_limit}"
+        else f"/proc/PID/limits of {who} shows a core file size of {observed.core_limit}"
     )
     return missing("rlimits", found, "allow setrlimit and prlimit64 for your own processes")
 

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from beddel_cli.process.remedies import Facts
 
+# Since this version of Landlock no signal leaves its domain.
+SCOPES_SINCE = 6
 _KINDS = "user, mount, PID, network, IPC, UTS and cgroup namespaces"
 
 
@@ -56,13 +58,15 @@ def describe_program_offer(offer: ProgramOffer, *, shows_folders: bool) -> Host:
     Args:
         shows_folders: whether the job has a workspace or mounts, which take an overlay.
     """
+    namespaces = _namespaces(offer, shows_folders=shows_folders)
     return Host(
         system=offer.system,
         machine=offer.machine,
         kernel=offer.kernel,
         isolate_bytes=0,
         findings=(
-            _namespaces(offer, shows_folders=shows_folders),
+            namespaces,
+            *(() if namespaces.present else (_guardian(offer),)),
             *describe_kernel(offer),
             _cgroup(offer),
         ),
@@ -88,6 +92,20 @@ def _namespaces(offer: ProgramOffer, *, shows_folders: bool) -> Finding:
     }
     answer = f"the kernel has {_KINDS}; {limit}; {overlay[offer.overlay]}"
     return Finding("namespaces", True, answer, NOT_TRIED)
+
+
+def _guardian(offer: ProgramOffer) -> Finding:
+    """Say what could keep signals in where there are no namespaces."""
+    if offer.takes_ids and offer.facts.root:
+        return Finding("guardian", True, "root may take two ids that own nothing", NOT_TRIED)
+    if offer.landlock_abi >= SCOPES_SINCE:
+        answer = f"Landlock ABI {offer.landlock_abi} keeps signals in"
+        return Finding("guardian", True, answer, NOT_TRIED)
+    return missing(
+        "guardian",
+        f"Landlock ABI {offer.landlock_abi} keeps no signals in; {SCOPES_SINCE} does",
+        "run it as root, or on Linux 6.12 or newer",
+    )
 
 
 def _cgroup(offer: ProgramOffer) -> Finding:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from beddel_cli.plan import Plan
     from beddel_cli.process.cgroup import Leaf
     from beddel_cli.process.collect import Collection, ResultsPlace
+    from beddel_cli.process.landlock_rung import GuardedLauncher
     from beddel_cli.process.mount_sources import Opened
     from beddel_cli.process.outer_terminal import OuterTerminal
-    from beddel_cli.process.program import Mount, Walls
+    from beddel_cli.process.program import Mount, Program, Walls
     from beddel_cli.process.streams import Pipes, Sink, Streams
     from beddel_cli.receipt import Sandbox, Shown
 
@@ -44,7 +45,9 @@ class ProgramRun:
 
     def __init__(self) -> None:
         self._launcher = Launcher.start()
+        self._guarded: GuardedLauncher | None = None
         self._walls: Walls | None = None
+        self._fallen_from: Walls | None = None
         self._opened: Opened | None = None
         self._shown: tuple[Shown, ...] = ()
         self._leaf: Leaf | None = None
@@ -52,8 +55,10 @@ class ProgramRun:
         self._pipes: Pipes | None = None
         self._results: ResultsPlace | None = None
 
-    def look(self, job: Job, limits: Limits, asked: Asked) -> Host:
+    def look(self, job: Job, limits: Limits, asked: Asked, rungs: tuple[str, ...]) -> Host:
         """Open what the program will see, let the init finish the walls, and look at them.
+
+        Where namespaces are refused and the plan would do without, the weaker rung is built.
 
         Raises:
             RefusedError: something of the host may not be shown to it.
@@ -83,14 +88,30 @@ class ProgramRun:
             if self._pipes is not None:
                 stdio = self._pipes.program_ends
             program = make_program(job, limits, asked, self._opened)
-            self._walls = self._launcher.prepare(
-                program, stdio, files, counts_memory="memory" in held
-            )
+            counts = "memory" in held
+            self._walls = self._launcher.prepare(program, stdio, files, counts_memory=counts)
+            if _may_fall_back(self._walls, rungs):
+                self._fallen_from = self._walls
+                self._walls = self._fall_back(program).prepare(
+                    program, stdio, files, counts_memory=counts
+                )
         finally:
             for descriptor in files:
                 os.close(descriptor)
         self._cgroup = _cgroup_words(held)
-        return describe_program_host(self._walls, self._launcher.observe(), held, problems)
+        return describe_program_host(
+            self._walls, self._launcher.observe(), held, problems, fallen_from=self._fallen_from
+        )
+
+    def _fall_back(self, program: Program) -> Launcher:
+        """End what could not be built, and start what does without namespaces."""
+        from beddel_cli.process.landlock_rung import GuardedLauncher, check_shown
+
+        self._launcher.finish()
+        self._launcher.close()
+        check_shown(program)
+        self._launcher = self._guarded = GuardedLauncher.start()
+        return self._launcher
 
     def execute(self, job: Job, plan: Plan, asked: Asked) -> Execution:
         """Start the program, see it to its end, take what it left, and judge."""
@@ -139,11 +160,13 @@ class ProgramRun:
         from beddel_cli.process.collect_rules import Caps
 
         caps = Caps(plan.limits.disk_bytes or 0, plan.limits.inodes or 0)
+        before = None if self._guarded is None else self._guarded.copied
         if self._results is not None:
-            lower = None if workspace is None else workspace.descriptor
-            return collect_results(self._results, upper, lower, caps)
+            overlay = workspace is not None and self._guarded is None
+            lower = workspace.descriptor if workspace is not None and overlay else None
+            return collect_results(self._results, upper, lower, caps, before)
         if asked.write_back and workspace is not None:
-            return write_back(workspace.descriptor, workspace.source, upper, caps)
+            return write_back(workspace.descriptor, workspace.source, upper, caps, before)
         return None
 
     def describe(self) -> Sandbox | None:
@@ -153,7 +176,8 @@ class ProgramRun:
         walls = self._walls
         if walls is None or walls.failed_step is not None:
             return None
-        return Sandbox("namespaces", walls.identity, walls.proc, self._cgroup)
+        rung = "namespaces" if self._fallen_from is None else "landlock"
+        return Sandbox(rung, walls.identity, walls.proc, self._cgroup)
 
     def shown(self) -> tuple[Shown, ...]:
         """Give what of the host the program could see, for the receipt."""
@@ -164,6 +188,8 @@ class ProgramRun:
         walls = self._walls
         if walls is not None and walls.proc == "empty":
             return ("this machine refuses a /proc of its own; the program finds an empty one",)
+        if self._guarded is not None and walls is not None and walls.failed_step is None:
+            return self._guarded.warnings()
         return ()
 
     def finish(self) -> None:
@@ -186,6 +212,15 @@ class ProgramRun:
         if self._walls is None:
             raise bug("a program was started before its walls were looked at")
         return self._walls
+
+
+def _may_fall_back(walls: Walls, rungs: tuple[str, ...]) -> bool:
+    """Tell whether the weaker rung is to be tried: namespaces refused, and the plan content."""
+    if walls.failed_step is None or "landlock" not in rungs:
+        return False
+    from beddel_cli.process.landlock_terms import is_refused_by_machine
+
+    return is_refused_by_machine(walls.failed_step, walls.failed_errno)
 
 
 def _load_what_comes_after() -> None:

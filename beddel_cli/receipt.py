@@ -12,7 +12,7 @@ import hashlib
 
 from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json
 from beddel_cli.limits import as_json, use_of
-from beddel_cli.plan import camel_case, policy_json
+from beddel_cli.plan import camel_case, insisted_on, policy_json
 from beddel_cli.record import record
 from beddel_cli.salted_digest import SALTING, digest_set
 
@@ -52,9 +52,9 @@ class Sandbox:
     """What held a program.
 
     Attributes:
-        rung: how it was separated: `namespaces`.
+        rung: how it was separated: `namespaces` or `landlock`.
         identity: `own id`, or `throw-away id N` when started by root.
-        proc: `own`, or `empty` where the machine refuses a fresh one.
+        proc: `own`, `empty` where the machine refuses a fresh one, `closed` for the host's.
         cgroup: the controllers of its leaf, or why there was none.
     """
 
@@ -305,11 +305,11 @@ def _sandbox(run: Run) -> dict[str, Any] | None:
 
 def _controls(run: Run) -> list[dict[str, Any]]:
     grants = run.profile.grants(use_of(run.job.runtime))
-    required = frozenset() if grants is None else grants.required
+    insisted = insisted_on(frozenset() if grants is None else grants.required, run.host)
     return [
         {
             "name": item.name,
-            "requested": "required" if item.name in required else "applied",
+            "requested": "required" if item.name in insisted else "applied",
             "enforced": item.present,
             "enforcedBy": item.enforced_by if item.present else None,
             "verified": item.verified if item.present else None,
@@ -381,8 +381,8 @@ def _tree_usage(usage: Usage, tree: TreeUsage | None) -> dict[str, Any]:
         "anonymousPeak": None if anonymous is None else {**anonymous, "samples": tree.samples},
         "largestProcess": _figure(tree.largest_process_bytes, tree.largest_process_source, "bytes"),
         "processesPeak": _figure(tree.processes_peak, tree.processes_peak_source, "count"),
-        "disk": _figure(tree.disk_bytes, "kernel, statvfs at the end", "bytes"),
-        "inodes": _figure(tree.inodes, "kernel, statvfs at the end", "count"),
+        "disk": _figure(tree.disk_bytes, tree.disk_source, "bytes"),
+        "inodes": _figure(tree.inodes, tree.disk_source, "count"),
     }
 
 

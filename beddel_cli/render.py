@@ -5,6 +5,7 @@ from __future__ import annotations
 from beddel_cli.figures import NOT_MEASURED, counted, milliseconds, seconds, size_text
 from beddel_cli.limits import BY_KEY, PROGRAM, as_json, fields_of, format_limit, use_of
 from beddel_cli.outcome import FAILURE, LIMIT, REFUSED, SUCCESS
+from beddel_cli.plan import LANDLOCK, insisted_on, rung_of
 from beddel_cli.receipt import sha256
 from beddel_cli.render_program import (
     files_json,
@@ -55,7 +56,12 @@ def summary_rows(run: Finished, *, verbose: bool = False) -> list[tuple[str, str
         ("profile", _profile(run)),
         *(program_rows(run) if _is_program(run) else _isolate_rows(run)),
         ("walls", _walls(run)),
-        ("access", program_access(run) if _is_program(run) else _access(run)),
+        (
+            "access",
+            program_access(run, copied=rung_of(run.host) == LANDLOCK)
+            if _is_program(run)
+            else _access(run),
+        ),
         *(_details(run) if verbose else ()),
         *(("warning", visible(text)) for text in run.warnings),
         ("receipt", visible(run.receipt_path)),
@@ -219,7 +225,8 @@ def _walls(run: Finished) -> str:
     findings = run.host.findings
     held = [item for item in findings if item.present]
     names = " ".join(_WALL_NAMES.get(item.name, item.name) for item in held)
-    return f"{len(held)}/{len(findings)} confirmed: {names}"
+    rung = "landlock rung, " if rung_of(run.host) == LANDLOCK else ""
+    return f"{rung}{len(held)}/{len(findings)} confirmed: {names}"
 
 
 def _access(run: Finished) -> str:
@@ -287,7 +294,7 @@ def json_document(run: Finished) -> bytes:
 
     outcome, plan, answer = run.outcome, run.plan, run.outcome.program
     granted = run.profile.grants(use_of(run.job.runtime))
-    required = frozenset() if granted is None else granted.required
+    insisted = insisted_on(frozenset() if granted is None else granted.required, run.host)
     document = {
         "schema": JSON_SCHEMA,
         "run_id": run.run_id,
@@ -315,7 +322,7 @@ def json_document(run: Finished) -> bytes:
         "controls": [
             {
                 "name": item.name,
-                "requested": "required" if item.name in required else "applied",
+                "requested": "required" if item.name in insisted else "applied",
                 "enforced": item.present,
                 "enforced_by": item.enforced_by if item.present else None,
                 "verified": item.verified if item.present else None,
@@ -323,6 +330,7 @@ def json_document(run: Finished) -> bytes:
             }
             for item in run.host.findings
         ],
+        "rung": rung_of(run.host) if _is_program(run) else None,
         "files": files_json(run.collected),
         "results_path": run.results_path,
         "receipt": {
@@ -435,7 +443,8 @@ def json_of_error(error: BeddelError) -> bytes:
     """Give the JSON document of a run that never came about: all keys of a run, null but two."""
     keys = (
         *("run_id", "job", "profile", "tenant", "runtime", "output", "stdout", "stderr"),
-        *("console", "time", "memory", "fuel", "limits", "controls", "files"),
+        *("console", "time", "memory", "fuel", "limits", "controls", "rung"),
+        "files",
         *("results_path", "receipt"),
     )
     document: dict[str, Any] = {"schema": JSON_SCHEMA, **dict.fromkeys(keys)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from beddel_cli.checkpoint import make_proof, verifier_key
 from beddel_cli.errors import BeddelError, VerificationError
+from beddel_cli.figures import counted
 from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
 from beddel_cli.merkle import leaf_hash
 from beddel_cli.render import error_object
@@ -53,17 +54,16 @@ def _part(said: dict[str, Any], name: str, key: str) -> str:
     return visible(str(part.get(key))) if isinstance(part, dict) else "?"
 
 
-def shown_json(
-    origin: str, row: Row, path: tuple[bytes, ...], note: bytes, public: bytes | None
-) -> dict[str, Any]:
+def shown_json(row: Row, path: tuple[bytes, ...], note: bytes) -> dict[str, Any]:
     """Give one entry with its proof, which is made anew from the stored tree."""
-    return {
-        "schema": SHOW_SCHEMA,
-        "origin": origin,
-        **entry_json(row),
-        "proof": make_proof(row.index, path, note, row.data).decode("utf-8"),
-        "verifier_key": None if public is None else verifier_key(origin, public),
-    }
+    proof = make_proof(row.index, path, note, row.data)
+    return {**entry_json(row), "proof": proof.decode("utf-8")}
+
+
+def show_json(origin: str, public: bytes | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give shown entries, and the log's key as tools for signed notes read it."""
+    key = None if public is None else verifier_key(origin, public)
+    return {"schema": SHOW_SCHEMA, "origin": origin, "verifier_key": key, "entries": entries}
 
 
 def judgement_json(
@@ -128,7 +128,7 @@ def _anchor_rows(found: Judgement) -> list[tuple[str, str]]:
         return [("anchored", "not asked: whoever has the log's key could have written all of it")]
     anchored = _words(0, found.anchored)
     return [
-        ("anchored", f"{anchored}, by {found.anchors} checkpoints"),
+        ("anchored", f"{anchored}, by {counted(found.anchors, 'checkpoint')}"),
         ("not yet", _words(found.anchored, found.size)),
     ]
 

@@ -36,8 +36,12 @@ def program_rows(run: Finished) -> list[tuple[str, str]]:
     return rows
 
 
-def program_access(run: Finished) -> str:
-    """Say what a program could reach: network, host files, variables."""
+def program_access(run: Finished, *, copied: bool) -> str:
+    """Say what a program could reach: network, host files, variables.
+
+    Args:
+        copied: whether it had a copy of the workspace, at a place of its own.
+    """
     plan = run.plan
     if plan is None:
         return "none: nothing ran"
@@ -46,9 +50,10 @@ def program_access(run: Finished) -> str:
         parts.append("an empty workspace")
     else:
         mode = "overlay" if plan.workspace.writable else "ro"
-        parts.append(
-            f"{visible(plan.workspace.source)} at {visible(plan.workspace.target)} ({mode})"
-        )
+        where = f"at {visible(plan.workspace.target)} ({mode})"
+        if copied:
+            where = "as a copy, in which it starts" + ("" if plan.workspace.writable else " (ro)")
+        parts.append(f"{visible(plan.workspace.source)} {where}")
     for mount in plan.mounts:
         mode = "rw" if mount.writable else "ro"
         parts.append(f"{visible(mount.source)} at {visible(mount.target)} ({mode})")
@@ -93,12 +98,16 @@ def _time(run: Finished, answer: ProgramAnswer) -> str:
 def _memory(plan: Plan, answer: ProgramAnswer) -> str:
     tree = answer.usage
     limit = mebibytes(plan.limits.memory_bytes)
-    if tree.memory_peak_bytes is not None:
-        return f"{mebibytes(tree.memory_peak_bytes)} of {limit} peak (cgroup, page cache included)"
-    if tree.anonymous_peak_bytes is None:
+    peak, looked = tree.memory_peak_bytes, tree.anonymous_peak_bytes
+    # More than the cgroup counted: what sockets held, which it does not count.
+    beyond = peak is not None and looked is not None and looked > peak
+    if peak is not None and not beyond:
+        return f"{mebibytes(peak)} of {limit} peak (cgroup, page cache included)"
+    if looked is None:
         return NOT_MEASURED
     samples = counted(tree.samples, "sample")
-    return f"{mebibytes(tree.anonymous_peak_bytes)} of {limit} (a lower bound: {samples})"
+    sockets = "sockets included, " if beyond else ""
+    return f"{mebibytes(looked)} of {limit} ({sockets}a lower bound: {samples})"
 
 
 def _processes(plan: Plan, answer: ProgramAnswer) -> str:

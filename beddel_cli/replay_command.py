@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from typing import Annotated, Any
 
@@ -20,18 +19,28 @@ from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, Verifi
 from beddel_cli.options import OPTIONS, defaults
 from beddel_cli.record import changed
 from beddel_cli.render import error_object, error_text
+from beddel_cli.render_verify import key_id, key_words
 from beddel_cli.repetition import Repetition
 from beddel_cli.run_command import check_platform, make_asked
-from beddel_cli.salted_digest import digest_text
+from beddel_cli.salted_digest import check_salt, digest_text
 from beddel_cli.terminal import visible
+from beddel_cli.verify_command import (
+    Keys,
+    LeastSerial,
+    Roots,
+    SaltFile,
+    TrustFile,
+    read_salt,
+    verify_one,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from beddel_cli.execution import Asked
-    from beddel_cli.keys import PublicKey
     from beddel_cli.options import Option, Values
+    from beddel_cli.render_verify import Judged
     from beddel_cli.run import Finished
     from beddel_cli.verify import VerifiedReceipt
 
@@ -81,14 +90,11 @@ def _replay(
         str | None,
         typer.Option("--job", metavar="FILE", help="The job file (or code file) that was run."),
     ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option("--key", metavar="PUB.pem", help="Trust this public key; repeatable."),
-    ] = None,
-    salt_file: Annotated[
-        str | None,
-        typer.Option("--salt-file", metavar="FILE", help="The salt of a receipt made with --salt."),
-    ] = None,
+    key: Keys = None,
+    trust: TrustFile = None,
+    root: Roots = None,
+    least_serial: LeastSerial = None,
+    salt_file: SaltFile = None,
     **values: Any,
 ) -> int:
     """Verify a receipt, run its job again, and compare what came of it.
@@ -100,10 +106,11 @@ def _replay(
     """
     full: Values = {**defaults(), **values}
     try:
-        verified, local = _verified(of, key or [])
+        judged = verify_one(of, key, trust, root, least_serial)
+        verified = judged.receipt
         first = _first(verified)
         of_digest = hashlib.sha256(verified.payload).hexdigest()
-        repetition = Repetition(of_digest, first, read_salt(salt_file, first))
+        repetition = Repetition(of_digest, first, check_salt(read_salt(salt_file), first["salt"]))
         repetition.check_repeatable()
         asked = _asked(repetition, full, job, tuple(command or ()))
         finished = _run_again(asked)
@@ -111,27 +118,8 @@ def _replay(
         return _print_error(error, full)
     second = json.loads(finished.statement)["predicate"]
     comparison = replay.compare(first, second)
-    _print(comparison, verified, finished, full, local=local)
+    _print(comparison, judged, finished, full)
     return replay.EXIT_CODES[comparison.verdict]
-
-
-def _verified(receipt: str, key_files: Sequence[str]) -> tuple[VerifiedReceipt, bool]:
-    """Verify the receipt; also whether this machine's own key did."""
-    from beddel_cli.files import read_file, read_stdin
-    from beddel_cli.verify import verify_envelope
-
-    data = read_stdin("receipt") if receipt == "-" else read_file(receipt, "receipt")
-    return verify_envelope(data, _trusted_keys(key_files)), not key_files
-
-
-def _trusted_keys(files: Sequence[str]) -> tuple[PublicKey, ...]:
-    from beddel_cli.files import read_file
-    from beddel_cli.home import locate
-    from beddel_cli.keys import load_public_key, local_public_keys
-
-    if not files:
-        return local_public_keys(locate(os.environ).home)
-    return tuple(load_public_key(read_file(path, "public key", 65536)) for path in files)
 
 
 def _first(verified: VerifiedReceipt) -> Mapping[str, Any]:
@@ -151,19 +139,6 @@ def _first(verified: VerifiedReceipt) -> Mapping[str, Any]:
             f"{dotted(problems[0].path)}: {problems[0].message}"
         )
     return verified.predicate
-
-
-def read_salt(path: str | None, predicate: Mapping[str, Any]) -> bytes | None:
-    """Read the salt of a receipt's digests; None for a receipt of plain ones.
-
-    Raises:
-        UnverifiableError: it needs one and none was given, or it is not the one.
-    """
-    from beddel_cli.files import read_file
-    from beddel_cli.salted_digest import SALT_BYTES, check_salt
-
-    data = None if path is None else read_file(path, "salt", SALT_BYTES)
-    return check_salt(data, predicate.get("salt"))
 
 
 def _asked(
@@ -261,11 +236,9 @@ def _now_ns() -> int:
 
 def _print(
     comparison: replay.Comparison,
-    verified: VerifiedReceipt,
+    judged: Judged,
     finished: Finished,
     values: Values,
-    *,
-    local: bool,
 ) -> None:
     from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]
 
@@ -273,14 +246,14 @@ def _print(
     for number in (SIGINT, SIGTERM, SIGHUP):
         signal(number, SIG_DFL)
     if values["json"]:
-        _print_json(comparison.verdict, comparison, verified, finished)
+        _print_json(comparison.verdict, comparison, judged, finished)
         return
     bad = comparison.verdict != replay.REPRODUCED
     if values["quiet"] and not bad:
         return
     lines = [f"{_HEADS[comparison.verdict]}  {visible(finished.job.id)}"]
     if not values["quiet"]:
-        lines += _receipt_lines(verified, finished, local=local)
+        lines += _receipt_lines(judged, finished)
     lines += [f"  {mark:<9}{text}" for mark, text in _rows(comparison, quiet=bool(values["quiet"]))]
     lines += [f"  note     {visible(text)}" for text in comparison.notes]
     if finished.outcome.message and finished.refusal is None and bad:
@@ -297,12 +270,12 @@ def _print(
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _receipt_lines(verified: VerifiedReceipt, finished: Finished, *, local: bool) -> list[str]:
-    trusted = "this machine's own key, since no --key was given" if local else "given with --key"
-    first = verified.predicate
+def _receipt_lines(judged: Judged, finished: Finished) -> list[str]:
+    first = judged.receipt.predicate
     return [
         f"  of       run {visible(first['runId'])}, {visible(first['startedAt'])}",
-        f"  key      {verified.key.key_id} ({trusted})",
+        f"  key      {key_words(judged)}",
+        *(f"  warning  {visible(text)}" for text in judged.warnings),
         f"  profile  {visible(finished.profile.name)}, {visible(first['runtime']['name'])}",
     ]
 
@@ -334,7 +307,7 @@ def _print_error(error: BeddelError, values: Values) -> int:
 def _print_json(
     verdict: str,
     comparison: replay.Comparison | None = None,
-    verified: VerifiedReceipt | None = None,
+    judged: Judged | None = None,
     finished: Finished | None = None,
     error: BeddelError | None = None,
 ) -> None:
@@ -342,14 +315,15 @@ def _print_json(
         "schema": JSON_SCHEMA,
         "verdict": verdict,
         "exit_code": 1 if verdict == NOT_VALID else replay.EXIT_CODES[verdict],
-        "key_id": None if verified is None else verified.key.key_id,
-        "first_run_id": None if verified is None else verified.predicate["runId"],
+        "key_id": None if judged is None else key_id(judged),
+        "first_run_id": None if judged is None else judged.receipt.predicate["runId"],
         "run_id": None if finished is None else finished.run_id,
         "receipt_path": None if finished is None else finished.receipt_path,
         "compared": [] if comparison is None else [_row_json(row) for row in comparison.rows],
         "guest_differences": []
         if comparison is None
         else [_row_json(row) for row in comparison.guest_differences],
+        "warnings": [] if judged is None else list(judged.warnings),
         "notes": [] if comparison is None else list(comparison.notes),
         "error": None if error is None else _error_json(error),
     }

@@ -265,14 +265,21 @@ def _plan_and_run(
     runtime: Runtime, asked: Asked, job: Job, profile: Profile, refusal: RefusedError | None
 ) -> _Ending:
     from beddel_cli.host import unknown_host
-    from beddel_cli.plan import Wishes, check_granted, effective_limits, make_plan
+    from beddel_cli.plan import (
+        Wishes,
+        check_granted,
+        effective_limits,
+        make_plan,
+        permitted_rungs,
+    )
 
     repeats = asked.repeats
     wishes = Wishes(asked.limits, asked.tier) if repeats is None else repeats.wishes(asked.limits)
     host = unknown_host()
     try:
         check_granted(job, profile)
-        host = runtime.look(job, effective_limits(job, profile, wishes), asked)
+        limits = effective_limits(job, profile, wishes)
+        host = runtime.look(job, limits, asked, permitted_rungs(profile))
         if refusal is not None:
             raise refusal
         plan = make_plan(job, profile, host, wishes)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
-KINDS = ("job", "profile", "receipt", "json-output")
+KINDS = ("job", "profile", "receipt", "trust", "json-output")
 _REFERENCE = "#/$defs/"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from beddel_cli.dsse import Envelope
+    from beddel_cli.dsse import Envelope, Signature
     from beddel_cli.keys import PublicKey
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -33,10 +33,11 @@ class VerifiedReceipt:
     """A receipt whose signature and shape were checked.
 
     Attributes:
-        key: the public key that made the signature.
+        key: a public key that made a signature; `signers` are all that did and were given.
         payload: the signed bytes; `statement` is what they say.
         bundle: it came as a Sigstore bundle.
         unknown_key_ids: further signatures that no given key can judge.
+        signatures: all of the envelope's, in its order.
     """
 
     key: PublicKey
@@ -44,6 +45,8 @@ class VerifiedReceipt:
     statement: dict[str, Any]
     bundle: bool
     unknown_key_ids: tuple[str, ...]
+    signers: tuple[PublicKey, ...] = ()
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -90,10 +93,18 @@ def verify_envelope(data: bytes, public_keys: Iterable[PublicKey]) -> VerifiedRe
             hint="--key PUB.pem",
         )
     envelope = parse_envelope(data)
-    key, unknown = _check_signatures(envelope, keys)
+    signers, unknown = _check_signatures(envelope, keys)
     statement = _parse_statement(envelope.payload)
     _check_agreement(statement)
-    return VerifiedReceipt(key, envelope.payload, statement, envelope.bundle, unknown)
+    return VerifiedReceipt(
+        key=signers[0],
+        payload=envelope.payload,
+        statement=statement,
+        bundle=envelope.bundle,
+        unknown_key_ids=unknown,
+        signers=signers,
+        signatures=envelope.signatures,
+    )
 
 
 def check_expectations(
@@ -156,8 +167,8 @@ def check_expectations(
 
 def _check_signatures(
     envelope: Envelope, keys: Mapping[str, PublicKey]
-) -> tuple[PublicKey, tuple[str, ...]]:
-    """Give a key that signed. Every signature that names a known key must be by it."""
+) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
+    """Give the keys that signed. Every signature that names a known key must be by it."""
     message = pae(PAYLOAD_TYPE, envelope.payload)
     good: list[PublicKey] = []
     unknown: list[str] = []
@@ -175,7 +186,7 @@ def _check_signatures(
             expected=", ".join(sorted(keys)),
             got=", ".join(unknown),
         )
-    return good[0], tuple(unknown)
+    return tuple(good), tuple(unknown)
 
 
 def _parse_statement(payload: bytes) -> dict[str, Any]:

@@ -406,7 +406,7 @@ def make_leaf(
         hierarchies = read_hierarchies()
     if not hierarchies:
         return None, (Problem("cgroups", "none is mounted where this process is", errno.ENOENT),)
-    name = _leaf_name()
+    name = run_name()
     wanted = {"memory", "pids", "cpuacct"} | ({"cpu"} if asked.cpus_milli is not None else set())
     held: dict[str, tuple[int, str]] = {}
     problems: list[Problem] = []
@@ -552,17 +552,19 @@ def _has_swap() -> bool:
     return len((_read("/proc/swaps") or "").splitlines()) > 1
 
 
-def _leaf_name() -> str:
+def run_name() -> str:
+    """Give a name for something of this run that a later one may find and judge by `is_stale`."""
     pid = os.getpid()
     start = _start_time(pid)
-    namespace = _namespace()
+    namespace = own_namespace()
     if start is None or namespace is None:
         # Without /proc nobody could tell later whether it is stale: such a leaf is never swept.
         return f"{_PREFIX}unknown-{os.urandom(6).hex()}"
     return f"{_PREFIX}{namespace}-{pid}-{start}-{os.urandom(6).hex()}"
 
 
-def _namespace() -> int | None:
+def own_namespace() -> int | None:
+    """Give the inode of this process-id namespace, in which a stale name must have been made."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -584,7 +586,7 @@ def sweep(hierarchies: tuple[Hierarchy, ...] | None = None) -> tuple[str, ...]:
     """
     if hierarchies is None:
         hierarchies = read_hierarchies()
-    namespace = _namespace()
+    namespace = own_namespace()
     removed: list[str] = []
     if namespace is None:
         return ()
@@ -600,13 +602,13 @@ def sweep(hierarchies: tuple[Hierarchy, ...] | None = None) -> tuple[str, ...]:
             continue
         for name in names:
             folder = f"{parent}/{name}"
-            if _is_stale(folder, name, namespace) and _remove(folder, (0,)) is None:
+            if is_stale(folder, name, namespace) and _remove(folder, (0,)) is None:
                 removed.append(folder)
     return tuple(removed)
 
 
-def _is_stale(folder: str, name: str, namespace: int) -> bool:
-    """Tell whether a leaf is of our user and its supervisor, by this namespace's ids, is dead."""
+def is_stale(folder: str, name: str, namespace: int) -> bool:
+    """Tell whether a folder is of our user and its supervisor, by this namespace's ids, is dead."""
     words = name.removeprefix(_PREFIX).split("-")
     if len(words) != 4 or not all(word.isascii() and word.isdigit() for word in words[:3]):
         return False

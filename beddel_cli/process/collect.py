@@ -35,6 +35,7 @@ from beddel_cli.process.collect_rules import (
     Found,
     Selection,
     Skipped,
+    changed_since,
     classify,
     replaced_mode,
     result_mode,
@@ -45,6 +46,8 @@ from beddel_cli.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from beddel_cli.process.collect_rules import Manifest
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -151,7 +154,9 @@ def _cannot_use(path: str, error: OSError | ValueError) -> UsageError:
     return UsageError(f"--results {path!r} cannot be used: {why}", expected="a new folder")
 
 
-def collect_results(place: ResultsPlace, upper: int, lower: int | None, caps: Caps) -> Collection:
+def collect_results(
+    place: ResultsPlace, upper: int, lower: int | None, caps: Caps, before: Manifest | None = None
+) -> Collection:
     """Copy what a program left to where `open_results` found room for it.
 
     A new folder appears at once, complete. An empty one that was there stays itself (it may be a
@@ -160,6 +165,7 @@ def collect_results(place: ResultsPlace, upper: int, lower: int | None, caps: Ca
     Args:
         upper: descriptor of the overlay's upper folder, or of the folder that stood for it.
         lower: descriptor of the folder beneath the overlay; None where there was no overlay.
+        before: what was in `upper` when the program started, where it is a copy.
 
     Raises:
         ReceiptWriteError: it could not be written, or something appeared there meanwhile.
@@ -167,7 +173,7 @@ def collect_results(place: ResultsPlace, upper: int, lower: int | None, caps: Ca
     """
     inside = place.parent if place.folder is None else place.folder
     name = f".beddel-{os.urandom(8).hex()}.tmp"
-    selection = _selected(upper, lower, caps)
+    selection = _selected(upper, lower, caps, before)
     try:
         os.mkdir(name, 0o700, dir_fd=inside)
         try:
@@ -201,7 +207,9 @@ def collect_results(place: ResultsPlace, upper: int, lower: int | None, caps: Ca
     return collection
 
 
-def write_back(workspace: int, path: str, upper: int, caps: Caps) -> Collection:
+def write_back(
+    workspace: int, path: str, upper: int, caps: Caps, before: Manifest | None = None
+) -> Collection:
     """Put what a program left into the workspace's own folder, over what is there.
 
     Each file is replaced whole or not at all. Nothing is deleted: what the program deleted is named
@@ -215,11 +223,13 @@ def write_back(workspace: int, path: str, upper: int, caps: Caps) -> Collection:
     Args:
         workspace: O_PATH descriptor of the folder, as it was opened before the program started.
         path: of the same, for messages.
+        before: what was in `upper` when the program started, where it is a copy and no overlay.
 
     Raises:
         ReceiptWriteError: it could not be written; what was written until then stays.
     """
-    selection = _selected(upper, workspace, caps)
+    lower = workspace if before is None else None
+    selection = _selected(upper, lower, caps, before)
     try:
         folder = os.open(".", _FOLDER, dir_fd=workspace)
         try:
@@ -231,9 +241,10 @@ def write_back(workspace: int, path: str, upper: int, caps: Caps) -> Collection:
         raise ReceiptWriteError(message, hint=hint) from error
 
 
-def _selected(upper: int, lower: int | None, caps: Caps) -> Selection:
+def _selected(upper: int, lower: int | None, caps: Caps, before: Manifest | None) -> Selection:
     try:
-        return select(survey(upper, lower, caps), caps)
+        found = survey(upper, lower, caps)
+        return select(found if before is None else changed_since(found, before), caps)
     except OSError as error:
         raise ReceiptWriteError(
             f"cannot read what the program left: {os.strerror(error.errno or 0)}"
@@ -313,6 +324,7 @@ def _look(here: int, path: tuple[bytes, ...], below: int | None, *, overlay: boo
         size=status.st_size,
         mode=status.st_mode,
         modified_ns=status.st_mtime_ns,
+        changed_ns=status.st_ctime_ns,
         inode=status.st_ino,
         replaces=hides and _is_folder(below, path[-1]),
     )

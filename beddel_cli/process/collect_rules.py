@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import stat
 
-from beddel_cli.record import record
+from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    # What a copy of a workspace was before the program ran: by path, inode and time of change;
+    # None instead of a time for a folder.
+    Manifest = Mapping[bytes, tuple[int, int | None]]
 
 # Deep enough for any tree people make; each level keeps a descriptor open on both sides.
 MAX_DEPTH = 100
@@ -50,6 +54,7 @@ class Found:
         kind: FOLDER, FILE, DELETED, or in words what else it is.
         inode: what must be found again when it is copied.
         replaces: whether the workspace has a folder there of which nothing is left.
+        changed_ns: when the kernel last noted a change of it.
     """
 
     path: tuple[bytes, ...]
@@ -59,6 +64,7 @@ class Found:
     modified_ns: int
     inode: int
     replaces: bool = False
+    changed_ns: int = 0
 
 
 @record
@@ -105,6 +111,40 @@ def classify(mode: int, device: int, size: int, whiteout: bool, *, overlay: bool
     if overlay and stat.S_ISCHR(mode) and device == 0:
         return DELETED
     return _SKIPPED_KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+def changed_since(found: Sequence[Found], before: Manifest) -> tuple[Found, ...]:
+    """Give of a copy what is not as it was: new, changed, or deleted, in the order of `survey`.
+
+    A folder that was there counts only where something in it is to be taken.
+    """
+    kept: dict[tuple[bytes, ...], Found] = {}
+    there = {item.path for item in found}
+    for item in found:
+        inode, changed_ns = before.get(b"/".join(item.path), (None, None))
+        was_folder = inode is not None and changed_ns is None
+        if inode is None or item.inode != inode or (item.kind == FOLDER) != was_folder:
+            kept[item.path] = changed(item, replaces=was_folder)
+        elif not was_folder and item.changed_ns != changed_ns:
+            kept[item.path] = item
+    folders = {item.path: item for item in found if item.kind == FOLDER}
+    for path in tuple(kept):
+        for depth in range(1, len(path)):
+            kept.setdefault(path[:depth], folders[path[:depth]])
+    for name in before:
+        path = tuple(name.split(b"/"))
+        # Where a whole folder is gone, or is another one now, that says it all.
+        as_before = len(path) == 1 or (path[:-1] in folders and not _is_new(path[:-1], kept))
+        if path not in there and as_before:
+            kept[path] = Found(path, DELETED, 0, 0, 0, 0)
+    return tuple(kept[path] for path in sorted(kept))
+
+
+def _is_new(path: tuple[bytes, ...], kept: Mapping[tuple[bytes, ...], Found]) -> bool:
+    """Tell whether a folder, or one around it, is not the one that was there before."""
+    return any(
+        path[:depth] in kept and kept[path[:depth]].replaces for depth in range(1, len(path) + 1)
+    )
 
 
 def select(found: Sequence[Found], caps: Caps) -> Selection:

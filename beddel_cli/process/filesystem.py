@@ -56,6 +56,8 @@ PROC_HIDDEN_FILES = (
     *("kmsg", "latency_stats", "sysrq-trigger", "cmdline", "kpagecount", "kpageflags"),
     *("kpagecgroup", "slabinfo", "vmallocinfo", "pagetypeinfo", "ioports", "mtrr", "modules"),
     *("swaps", "partitions", "diskstats", "interrupts", "locks", "dynamic_debug/control"),
+    # The same random number for everybody on the machine until it is started again.
+    "sys/kernel/random/boot_id",
 )
 PROC_HIDDEN_FOLDERS = ("acpi", "scsi", "asound", "driver", "bus", "fs", "irq", "pressure")
 # Targets on which nothing may be mounted.

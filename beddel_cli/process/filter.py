@@ -261,19 +261,29 @@ def filter_program(machine: str, grants: Grants) -> bytes:
     Raises:
         KeyError: a machine other than x86_64 and aarch64.
     """
+    judged = _judged_by_argument(grants)
+    judged |= {name: [refuse(errno.EPERM)] for name in FORBIDDEN}
+    missing = MISSING if grants.ownerless_memory else (*MISSING, *OWNERLESS_MEMORY)
+    judged |= {name: [refuse(errno.ENOSYS)] for name in missing}
+    return judge_calls(machine, judged, NUMBERS)
+
+
+def judge_calls(
+    machine: str,
+    judged: dict[str, list[Step]],
+    numbers: dict[str, tuple[int | None, int | None]],
+) -> bytes:
+    """Assemble a filter that judges each of some calls, and lets all others through.
+
+    Raises:
+        KeyError: a machine other than x86_64 and aarch64.
+    """
     program = _start(machine)
-    for name, judge in _judged_by_argument(grants).items():
-        program += _on(_number(name, machine), judge)
-    for name in FORBIDDEN:
-        program += _on(_number(name, machine), [_refuse(errno.EPERM)])
-    for name in MISSING if grants.ownerless_memory else (*MISSING, *OWNERLESS_MEMORY):
-        program += _on(_number(name, machine), [_refuse(errno.ENOSYS)])
+    which = list(_AUDIT_ARCH).index(machine)
+    for name, judge in judged.items():
+        program += _on(numbers[name][which], judge)
     program.append(_PASS)
     return b"".join(struct.pack("<HBBI", *step) for step in program)
-
-
-def _number(name: str, machine: str) -> int | None:
-    return NUMBERS[name][list(_AUDIT_ARCH).index(machine)]
 
 
 def _start(machine: str) -> list[Step]:
@@ -290,7 +300,7 @@ def _start(machine: str) -> list[Step]:
         (_AT_LEAST, 2, 0, _LAST + 1),
         (_AT_LEAST, 2, 0, _FIRST_COMMON),
         (_AT_LEAST, 0, 1, _LAST_OF_OLD[machine] + 1),
-        _refuse(errno.ENOSYS),
+        refuse(errno.ENOSYS),
     ]
 
 
@@ -299,59 +309,61 @@ def _on(number: int | None, judge: list[Step]) -> list[Step]:
     return [] if number is None else [(_EQUAL, 0, len(judge), number), *judge]
 
 
-def _refuse(number: int) -> Step:
+def refuse(number: int) -> Step:
+    """Give the step that answers with an errno."""
     return (_RETURN, 0, 0, _ERRNO | number)
 
 
-def _load(argument: int) -> Step:
+def load(argument: int, *, upper: bool = False) -> Step:
+    """Give the step that loads one half of an argument."""
     # Little-endian: the lower half of a register comes first.
-    return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument + 4 * upper)
 
 
 def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     judged = {
-        name: [_load(flags), (_ANY_BIT, 0, 3, _O_CREAT | _O_TMPFILE), *_without_set_id(flags + 1)]
+        name: [load(flags), (_ANY_BIT, 0, 3, _O_CREAT | _O_TMPFILE), *_without_set_id(flags + 1)]
         for name, flags in _OPEN_FLAG_ARGUMENTS.items()
     }
     judged["ioctl"] = [
-        _load(1),
+        load(1),
         *(step for request in _FORBIDDEN_IOCTLS for step in _deny_value(request, errno.EPERM)),
         _PASS,
     ]
     judged["fcntl"] = [
-        _load(1),
+        load(1),
         *_deny_value(_F_SETLEASE, errno.EPERM),
         *_deny_value(_F_NOTIFY, errno.EPERM),
         _PASS,
     ]
     judged["clone"] = [
-        _load(0),
+        load(0),
         (_ANY_BIT, 0, 1, CLONE_NAMESPACES),
-        _refuse(errno.EPERM),
+        refuse(errno.EPERM),
         _PASS,
     ]
     judged["socket"] = _sockets(grants)
     judged["socketpair"] = [
-        _load(0),
+        load(0),
         (_EQUAL, 1, 0, _AF_UNIX),
-        _refuse(errno.EAFNOSUPPORT),
+        refuse(errno.EAFNOSUPPORT),
         _PASS,
     ]
     judged["personality"] = [
-        _load(0),
+        load(0),
         *(step for value in HARMLESS_PERSONALITIES for step in ((_EQUAL, 0, 1, value), _PASS)),
-        _refuse(errno.EPERM),
+        refuse(errno.EPERM),
     ]
     judged |= {name: _without_set_id(mode) for name, mode in _MODE_ARGUMENTS.items()}
     judged |= {name: _no_device(mode) for name, mode in _DEVICE_MODE_ARGUMENTS.items()}
     # With a limit of no descriptors, or no CPU time, the init could not tell how a program ended.
     judged |= {
-        name: [_load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
+        name: [load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
         for name, process in _PROCESS_ARGUMENTS.items()
     }
-    judged["mmap"] = [_load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
+    judged["mmap"] = [load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
     if grants.ownerless_memory:
-        judged["memfd_create"] = [_load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
+        judged["memfd_create"] = [load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
     else:
         both = _MAP_SHARED | _MAP_ANONYMOUS
         judged |= _uncounted()
@@ -362,59 +374,59 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
 def _uncounted() -> dict[str, list[Step]]:
     """Judge what would raise what a socket or a pipe can hold, where nothing counts that."""
     # Answered as done: each is a wish, and a program that is refused may give up over it.
-    sizes = [_load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, _load(2)]
+    sizes = [load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, load(2)]
     sizes += [step for value in (_SO_SNDBUF, _SO_RCVBUF) for step in _deny_value(value, 0)]
     return {
         "setsockopt": [*sizes, _PASS],
-        "prctl": [_load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
+        "prctl": [load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
     }
 
 
 def _deny_value(value: int, number: int) -> list[Step]:
-    return [(_EQUAL, 0, 1, value), _refuse(number)]
+    return [(_EQUAL, 0, 1, value), refuse(number)]
 
 
 def _deny_bit(bit: int, number: int) -> list[Step]:
-    return [(_ANY_BIT, 0, 1, bit), _refuse(number)]
+    return [(_ANY_BIT, 0, 1, bit), refuse(number)]
 
 
 def _without_set_id(mode: int) -> list[Step]:
     """Refuse setuid and setgid bits: through a writable mount they would outlive the run."""
-    return [_load(mode), (_ANY_BIT, 0, 1, _SET_ID_BITS), _refuse(errno.EPERM), _PASS]
+    return [load(mode), (_ANY_BIT, 0, 1, _SET_ID_BITS), refuse(errno.EPERM), _PASS]
 
 
 def _no_device(mode: int) -> list[Step]:
     return [
-        _load(mode),
+        load(mode),
         (_ANY_BIT, 3, 0, _SET_ID_BITS),
         (_AND, 0, 0, _FORMAT_MASK),
         (_EQUAL, 1, 0, _CHARACTER_DEVICE),
         (_EQUAL, 0, 1, _BLOCK_DEVICE),
-        _refuse(errno.EPERM),
+        refuse(errno.EPERM),
         _PASS,
     ]
 
 
 def _sockets(grants: Grants) -> list[Step]:
     internet = [
-        _load(1),
+        load(1),
         (_AND, 0, 0, _SOCK_TYPE_MASK),
         (_EQUAL, 2, 0, _SOCK_STREAM),
         (_EQUAL, 1, 0, _SOCK_DGRAM),
-        _refuse(errno.EPERM),
-        _load(2),
+        refuse(errno.EPERM),
+        load(2),
         *(step for value in _INTERNET_PROTOCOLS for step in ((_EQUAL, 0, 1, value), _PASS)),
-        _refuse(errno.EPROTONOSUPPORT),
+        refuse(errno.EPROTONOSUPPORT),
     ]
     netlink = [
-        _load(2),
+        load(2),
         (_EQUAL, 1, 0, _NETLINK_ROUTE),
-        _refuse(errno.EPROTONOSUPPORT),
+        refuse(errno.EPROTONOSUPPORT),
         _PASS,
     ]
-    local = [_PASS] if grants.unix_sockets else [_refuse(errno.EPERM)]
+    local = [_PASS] if grants.unix_sockets else [refuse(errno.EPERM)]
     return [
-        _load(0),
+        load(0),
         (_EQUAL, 0, len(local), _AF_UNIX),
         *local,
         (_EQUAL, 0, len(netlink), _AF_NETLINK),
@@ -422,5 +434,5 @@ def _sockets(grants: Grants) -> list[Step]:
         (_EQUAL, 1, 0, _AF_INET),
         (_EQUAL, 0, len(internet), _AF_INET6),
         *internet,
-        _refuse(errno.EAFNOSUPPORT),
+        refuse(errno.EAFNOSUPPORT),
     ]

@@ -60,7 +60,7 @@ _SIOCSIFFLAGS, _IFF_UP_RUNNING = 0x8914, 0x41
 _TCP_BYTES = {"tcp_rmem": "4096 131072 212992", "tcp_wmem": "4096 16384 212992"}
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """A step that failed, on its way to the supervisor."""
 
     def __init__(self, step: str, error: OSError) -> None:
@@ -69,7 +69,7 @@ class _Broken(Exception):
         self.failed = Failed(step, error.errno or errno.EIO, place + (error.strerror or ""))
 
 
-class _At:
+class At:
     """Names the step that an OSError within belongs to."""
 
     def __init__(self, step: str) -> None:
@@ -80,7 +80,7 @@ class _At:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, OSError):
-            raise _Broken(self._step, error) from error
+            raise Broken(self._step, error) from error
 
 
 def launch(channel: _socket.socket, supervisor: int, started_ns: int) -> None:
@@ -93,27 +93,28 @@ def launch(channel: _socket.socket, supervisor: int, started_ns: int) -> None:
     """
     code = EXIT_BROKEN
     try:
-        with _At("start"):
+        with At("start"):
             kernel.prctl(kernel.SET_PDEATHSIG, _SIGKILL)
             parent = os.pidfd_open(supervisor)
             if os.getppid() != supervisor:
                 raise OSError(errno.ESRCH, "the supervisor is gone")
-            channel, parent = _keep_only(channel, parent)
+            channel, parent = keep_only(channel, parent)
             # Its own session: Ctrl-C on the terminal is for the supervisor to answer.
             os.setsid()
         _launch(channel, parent, started_ns)
         code = EXIT_DONE
-    except _Broken as broken:
-        _say(channel, messages.pack_failed(broken.failed))
+    except Broken as broken:
+        say(channel, messages.pack_failed(broken.failed))
     except BaseException as error:  # noqa: BLE001
         # Whatever it was, a forked child must never go on as the main program.
         text = f"{type(error).__name__}: {error}"
-        _say(channel, messages.pack_failed(Failed("our own fault", 0, text)))
+        say(channel, messages.pack_failed(Failed("our own fault", 0, text)))
     finally:
         os._exit(code)
 
 
-def _say(channel: _socket.socket, message: bytes) -> None:
+def say(channel: _socket.socket, message: bytes) -> None:
+    """Send a last message, whether or not somebody hears it."""
     try:
         channel.send(message)
     except OSError:
@@ -122,21 +123,21 @@ def _say(channel: _socket.socket, message: bytes) -> None:
 
 def _launch(channel: _socket.socket, parent: int, started_ns: int) -> None:
     procs = _open_own_procs()
-    with _At("throw-away id"):
+    with At("throw-away id"):
         identity, group, throw_away = _take_identity()
-    with _At("user namespace"):
+    with At("user namespace"):
         # Its files in /proc must be its own for the maps to be written.
         kernel.prctl(kernel.SET_DUMPABLE, 1)
         # The whole machine's first choice when memory runs out: the program, not its bystanders.
-        _write_proc("oom_score_adj", "1000")
+        write_proc("oom_score_adj", "1000")
         kernel.unshare(kernel.NEW_USERS)
-    with _At("id maps"):
-        _write_proc("setgroups", "deny")
-        _write_proc("gid_map", f"{INSIDE_ID} {group} 1")
-        _write_proc("uid_map", f"{INSIDE_ID} {identity} 1")
-    with _At("namespaces"):
+    with At("id maps"):
+        write_proc("setgroups", "deny")
+        write_proc("gid_map", f"{INSIDE_ID} {group} 1")
+        write_proc("uid_map", f"{INSIDE_ID} {identity} 1")
+    with At("namespaces"):
         kernel.unshare(_OUR_NAMESPACES)
-    with _At("init"):
+    with At("init"):
         pid = kernel.fork_sibling()
     if pid == 0:
         if procs is not None:
@@ -172,7 +173,7 @@ def _hasten_joining(procs: int, parent: int) -> None:
         sleep(_HASTENED_EVERY_MS / 1000)
 
 
-def _keep_only(channel: _socket.socket, parent: int) -> tuple[_socket.socket, int]:
+def keep_only(channel: _socket.socket, parent: int) -> tuple[_socket.socket, int]:
     """Close every descriptor but two, which become 3 and 4; the standard ones lead nowhere."""
     high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (channel.fileno(), parent)]
     nowhere = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -185,7 +186,8 @@ def _keep_only(channel: _socket.socket, parent: int) -> tuple[_socket.socket, in
     return _socket.socket(fileno=3), 4
 
 
-def _write_proc(name: str, text: str) -> None:
+def write_proc(name: str, text: str) -> None:
+    """Write to a file of this process in /proc."""
     descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode("ascii"))
@@ -198,19 +200,33 @@ def _take_identity() -> tuple[int, int, bool]:
 
     Root of a container that has a single id is an ordinary user of the host, and stays one.
     """
-    if os.geteuid() != 0:
+    identity = find_identity()
+    if identity is None:
         return os.geteuid(), os.getegid(), False
+    take_identity(identity)
+    return identity, identity, True
+
+
+def find_identity() -> int | None:
+    """Give an id that owns nothing; None for who is not root, or root of a single id."""
+    if os.geteuid() != 0:
+        return None
     with open("/proc/self/uid_map", encoding="utf-8") as file:
         users = parse_id_map(file.read())
     with open("/proc/self/gid_map", encoding="utf-8") as file:
         groups = parse_id_map(file.read())
-    identity = choose_identity(users, groups, _taken_ids(), struct.unpack("<Q", os.urandom(8))[0])
-    if identity is None:
-        return os.geteuid(), os.getegid(), False
+    return choose_identity(users, groups, _taken_ids(), struct.unpack("<Q", os.urandom(8))[0])
+
+
+def take_identity(identity: int) -> None:
+    """Be that user and that group, without any other group.
+
+    Raises:
+        OSError: EPERM without CAP_SETUID and CAP_SETGID.
+    """
     os.setgroups([])
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
-    return identity, identity, True
 
 
 def parse_id_map(text: str) -> tuple[tuple[int, int], ...]:
@@ -259,37 +275,37 @@ def _taken_ids() -> frozenset[int]:
 
 
 def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
-    with _At("init"):
+    with At("init"):
         if os.getpid() != 1:
             # It signals everyone it can see: outside of a namespace of its own that is the host.
             raise OSError(errno.ENOSYS, "no PID namespace of its own")
-    with _At("start"):
+    with At("start"):
         _die_with(parent)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         kernel.prctl(kernel.SET_NAME, b"beddel-init\0")
         kernel.wipe_command_line()
-    with _At("files"):
+    with At("files"):
         own_proc = filesystem.build_root()
-    with _At("network"):
+    with At("network"):
         _raise_loopback()
         _call_it_sandbox()
     filters = rights.usual_filters()
     waiting_ns = monotonic_ns()
-    with _At("request"):
-        request, descriptors = _receive(channel)
+    with At("request"):
+        request, descriptors = receive_request(channel)
     asked_ns = monotonic_ns()
-    with _At("memory"):
+    with At("memory"):
         lists = _bound_uncounted(counted=request.counts_memory)
     standard = [] if request.terminal is not None else descriptors[:3]
     cgroups = descriptors[len(standard) :][: request.cgroup_files]
-    with _At("mounts"):
+    with At("mounts"):
         built = filesystem.show_program(request, descriptors[len(standard) + len(cgroups) :])
-    with _At("root"):
+    with At("root"):
         filesystem.enter()
-    with _At("terminal"):
-        terminal = _open_terminal(request.terminal)
-    given = rights.give_up(_limits(request), built.writable, _grants(request), filters)
-    with _At("start"):
+    with At("terminal"):
+        terminal = open_terminal(request.terminal)
+    given = rights.give_up(limits_of(request), built.writable, _grants(request), filters)
+    with At("start"):
         # Changing credentials undoes both.
         _die_with(parent)
     os.close(parent)
@@ -307,7 +323,7 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
     )
     sent = [built.upper, lists, *terminal[:1]]
     rights_message = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(sent)}i", *sent))
-    with _At("ready"):
+    with At("ready"):
         channel.sendmsg([messages.pack_ready(ready)], [rights_message])
     for descriptor in sent:
         os.close(descriptor)
@@ -356,7 +372,7 @@ def _call_it_sandbox() -> None:
     _socket.sethostname(HOSTNAME)
 
 
-def _receive(channel: _socket.socket) -> tuple[Request, list[int]]:
+def receive_request(channel: _socket.socket) -> tuple[Request, list[int]]:
     """Wait for the request; gives it and the descriptors that came with it, in order."""
     room = _socket.CMSG_SPACE(4 * messages.MAX_DESCRIPTORS)
     word, ancillary, flags, _ = channel.recvmsg(16, room, _socket.MSG_CMSG_CLOEXEC)
@@ -375,7 +391,8 @@ def _receive(channel: _socket.socket) -> tuple[Request, list[int]]:
     return request, descriptors
 
 
-def _limits(request: Request) -> rights.Limits:
+def limits_of(request: Request) -> rights.Limits:
+    """Give the rlimits that stand behind the limits of the whole tree."""
     return rights.Limits(
         processes=request.processes,
         open_files=request.open_files,
@@ -393,11 +410,11 @@ def _grants(request: Request) -> Grants:
     )
 
 
-def _open_terminal(size: tuple[int, int] | None) -> list[int]:
-    """Make a terminal of the sandbox's own devpts; gives its master and its other side."""
+def open_terminal(size: tuple[int, int] | None, device: str = "/dev/pts/ptmx") -> list[int]:
+    """Make a terminal, of the sandbox's own devpts; gives its master and its other side."""
     if size is None:
         return []
-    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    master = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     fcntl.ioctl(master, _TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
     side = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -416,12 +433,12 @@ def _serve(
     os.set_blocking(wake_in, False)
     os.set_blocking(wake_out, False)
     _signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
-    _signal.signal(_signal.SIGCHLD, _note_nothing)
+    _signal.signal(_signal.SIGCHLD, note_nothing)
     said_out, said_in = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            _become(request, standard, cgroups, terminal, said_in)
+            become(request, standard, cgroups, terminal, said_in)
         finally:
             os._exit(EXIT_BROKEN)
     # The program's streams end when its last process does, not when the init does.
@@ -438,7 +455,7 @@ def _serve(
     _reap(channel, pid, wake_out)
 
 
-def _note_nothing(number: int, frame: object) -> None:
+def note_nothing(number: int, frame: object) -> None:
     """Be the handler that makes the kernel interrupt poll."""
 
 
@@ -458,7 +475,7 @@ def _reap(channel: _socket.socket, program: int, wake: int) -> None:
             _signal_everyone(_SIGCONT)
         if wake in ready:
             os.read(wake, 4096)
-        ended, reaped = _reap_all(program)
+        ended, reaped = reap_all(program)
         if ended is not None:
             channel.send(messages.pack_event(ended))
             return
@@ -477,7 +494,7 @@ def _signal_everyone(number: int) -> None:
         return
 
 
-def _reap_all(program: int) -> tuple[Event | None, int]:
+def reap_all(program: int) -> tuple[Event | None, int]:
     """Reap all who wait for it; gives the program's end, if it is among them, and how many."""
     reaped = 0
     while True:
@@ -492,7 +509,7 @@ def _reap_all(program: int) -> tuple[Event | None, int]:
             return Event(messages.ENDED, 0, status, usage.ru_maxrss * 1024, ""), reaped
 
 
-def _become(
+def become(
     request: Request, standard: list[int], cgroups: list[int], terminal: list[int], say: int
 ) -> None:
     """Be the program. Returns never; where it cannot start, `say` tells why."""

@@ -42,10 +42,13 @@ _AT_FDCWD = -100
 _NO_SYMLINKS, _NO_MAGIC_LINKS, BENEATH = 0x04, 0x02, 0x08
 NO_LINKS = _NO_SYMLINKS | _NO_MAGIC_LINKS
 
+# seccomp(2)
+_SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER = (277 if _ARM else 317), 1, 8
 # prctl(2)
 SET_PDEATHSIG, SET_DUMPABLE, SET_NAME, SET_SECCOMP = 1, 4, 15, 22
 CAPBSET_DROP, SET_SECUREBITS, SET_NO_NEW_PRIVS, CAP_AMBIENT = 24, 28, 38, 47
 SET_THP_DISABLE = 41
+SET_CHILD_SUBREAPER = 36
 CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -224,6 +227,16 @@ def drop_capabilities() -> None:
     Raises:
         OSError: refused.
     """
+    lock_capabilities()
+    empty_capabilities()
+
+
+def lock_capabilities() -> None:
+    """Empty the bounding set, and let no change of user or exec give a capability.
+
+    Raises:
+        OSError: EPERM without CAP_SETPCAP.
+    """
     for capability in range(64):
         try:
             prctl(CAPBSET_DROP, capability)
@@ -233,6 +246,14 @@ def drop_capabilities() -> None:
             break  # the last one this kernel knows was before
     # NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each locked, and KEEP_CAPS locked off.
     prctl(SET_SECUREBITS, 0b11101111)
+
+
+def empty_capabilities() -> None:
+    """Empty the sets of this thread; the bounding set stays as it is.
+
+    Raises:
+        OSError: refused.
+    """
     prctl(CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL)
     call(_CAPSET, struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
 
@@ -247,6 +268,17 @@ def install_filter(program: bytes) -> None:
     # struct sock_fprog: u16 count, padding, pointer.
     header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     prctl(SET_SECCOMP, _SECCOMP_MODE_FILTER, header)
+
+
+def install_listening_filter(program: bytes) -> int:
+    """Put a filter in force as `install_filter`; gives the descriptor for calls it hands over.
+
+    Raises:
+        OSError: refused; EBUSY where there is such a filter around this process already.
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    return call(_SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER, header)
 
 
 def landlock_abi() -> int:

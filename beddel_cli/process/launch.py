@@ -39,6 +39,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
 
+    from beddel_cli.process.scratch import ScratchMeter
+
 # Kinds of Event.
 STARTED, NOT_STARTED, FAULT, ENDED = (
     messages.STARTED,
@@ -73,7 +75,7 @@ class Observed:
     core_limit: int | None
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A step failed; the walls will not stand."""
 
     def __init__(self, step: str, number: int, detail: str) -> None:
@@ -97,6 +99,9 @@ class Launcher:
         sockets: a socket that lists the sockets of the program's network namespace, None until the
             walls stand.
         terminal: master of the program's terminal, None without one.
+        works_for_program: whether what the init spends from then on is spent for the program.
+        setup_cpu_ns: what the process that the program will be has spent before that.
+        meter: measures what the program writes, where it has no file system of its own.
         identity: the program's user id on the host, None until known.
     """
 
@@ -106,6 +111,9 @@ class Launcher:
         self.upper: int | None = None
         self.sockets: int | None = None
         self.terminal: int | None = None
+        self.works_for_program = False
+        self.setup_cpu_ns = 0
+        self.meter: ScratchMeter | None = None
         self.own_inodes = 0
         self.identity: int | None = None
         self.events = channel.fileno()
@@ -187,7 +195,7 @@ class Launcher:
         try:
             self._learn_of_init()
             ready = self._send_program(program, stdio, cgroup_files, counts_memory=counts_memory)
-        except _Refused as refused:
+        except Refused as refused:
             return self._walls(None, refused.failed)
         except MessageError as error:
             return self._walls(None, Failed("our own fault", 0, str(error)))
@@ -199,7 +207,7 @@ class Launcher:
             raise AssertionError("prepare was called twice")
         born, _ = self._next_message()
         if isinstance(born, Failed):
-            raise _Refused(born.step, born.errno, born.detail)
+            raise Refused(born.step, born.errno, born.detail)
         if not isinstance(born, Born):
             raise MessageError("an init that is ready before it exists")
         self.pidfd = _own_child(born.pid)
@@ -230,20 +238,25 @@ class Launcher:
         finally:
             for tree in trees:
                 os.close(tree)
-        ready, descriptors = self._next_message()
-        if isinstance(ready, Failed):
-            raise _Refused(ready.step, ready.errno, ready.detail)
         wanted = 2 if program.terminal is None else 3
-        if not isinstance(ready, Ready) or len(descriptors) != wanted:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise MessageError("an init that is ready without its descriptors")
+        ready, descriptors = self._await_ready(wanted)
         self.upper = descriptors[0]
         store = os.fstatvfs(self.upper)
         self.own_inodes = store.f_files - store.f_ffree
         self.sockets = descriptors[1]
         self.terminal = descriptors[2] if wanted == 3 else None
         return ready
+
+    def _await_ready(self, wanted: int) -> tuple[Ready, list[int]]:
+        """Wait until the walls stand; gives what comes with that, as many descriptors as wanted."""
+        ready, descriptors = self._next_message()
+        if isinstance(ready, Failed):
+            raise Refused(ready.step, ready.errno, ready.detail)
+        if not isinstance(ready, Ready) or len(descriptors) != wanted:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise MessageError("an init that is ready without its descriptors")
+        return ready, descriptors
 
     def _trees(self, mounts: list[Mount]) -> list[int]:
         """As root, make the detached mounts on which each owner appears as the program's id."""
@@ -263,7 +276,7 @@ class Launcher:
                 os.close(tree)
             place = f"{error.filename}: " if error.filename else ""
             text = place + (error.strerror or "")
-            raise _Refused("mapped mounts", error.errno or errno.EIO, text) from error
+            raise Refused("mapped mounts", error.errno or errno.EIO, text) from error
         finally:
             for each in maps.values():
                 os.close(each)
@@ -271,7 +284,7 @@ class Launcher:
 
     def _send(self, request: bytes, descriptors: list[int]) -> None:
         if len(request) > messages.REQUEST_BYTES:
-            raise _Refused("request", errno.E2BIG, f"{len(request)} bytes of arguments")
+            raise Refused("request", errno.E2BIG, f"{len(request)} bytes of arguments")
         memory = os.memfd_create("request")
         try:
             rest = memoryview(request)
@@ -283,7 +296,7 @@ class Launcher:
         except (BrokenPipeError, ConnectionResetError):
             return  # it said why before it died
         except OSError as error:
-            raise _Refused("request", error.errno or errno.EIO, error.strerror or "") from error
+            raise Refused("request", error.errno or errno.EIO, error.strerror or "") from error
         finally:
             os.close(memory)
 
@@ -297,7 +310,7 @@ class Launcher:
             while True:
                 left_ms = (deadline - monotonic_ns()) // 1_000_000
                 if left_ms < 0:
-                    raise _Refused("start", errno.ETIMEDOUT, f"not ready within {READY_SECONDS} s")
+                    raise Refused("start", errno.ETIMEDOUT, f"not ready within {READY_SECONDS} s")
                 if not poller.poll(left_ms + 1):
                     continue
                 try:
@@ -305,7 +318,7 @@ class Launcher:
                 except BlockingIOError:
                     data, descriptors = b"", []
                 if not data:
-                    raise _Refused("start", 0, "it died while it was being started")
+                    raise Refused("start", 0, "it died while it was being started")
                 return messages.parse_before_start(data), descriptors
         finally:
             if watched is not None:
@@ -361,7 +374,10 @@ class Launcher:
 
     def observe(self) -> Observed:
         """Read from outside what the kernel enforces on the init, and so on the program."""
-        status = _status_of(self.pid)
+        return self._observe(self.pid)
+
+    def _observe(self, pid: int | None) -> Observed:
+        status = _status_of(pid)
         ours = _status_of("self")
         its_filters = _integer(status.get("Seccomp_filters"), 10)
         our_filters = _integer(ours.get("Seccomp_filters"), 10)
@@ -378,7 +394,7 @@ class Launcher:
             ambient=_integer(status.get("CapAmb"), 16),
             user_ids=None if users is None else tuple(int(user) for user in users.split()),
             threads=_integer(status.get("Threads"), 10),
-            core_limit=_core_limit(self.pid),
+            core_limit=_core_limit(pid),
         )
 
     def go(self) -> None:
@@ -468,7 +484,7 @@ class Launcher:
         # Not killed before it has told of the init, which would be a child nobody knew of.
         try:
             self._learn_of_init()
-        except (_Refused, MessageError):
+        except (Refused, MessageError):
             # Not reaped yet, so that its id is still its own.
             os.kill(launcher, _SIGKILL)
             os.waitpid(launcher, 0)

@@ -54,7 +54,10 @@ class Failed:
 
 @record
 class Ready:
-    """How the walls stand. None: never tried."""
+    """How the walls stand. None: never tried.
+
+    `starter` is the process that the program will be, where it is not to be forked from the init.
+    """
 
     rlimits: int
     capabilities: int
@@ -66,6 +69,7 @@ class Ready:
     own_proc: bool
     setup_ns: int
     waited_ns: int
+    starter: int = 0
 
 
 @record
@@ -268,7 +272,7 @@ def pack_ready(ready: Ready) -> bytes:
         ready.landlock_abi,
         probe,
         ready.seccomp,
-        0,
+        ready.starter,
         ready.own_proc,
         ready.setup_ns,
         ready.waited_ns,
@@ -307,7 +311,7 @@ def parse_before_start(data: bytes) -> Born | Ready | Failed:
 
 def _ready(values: tuple[int, ...]) -> Ready:
     probe = values[6]
-    if min(values[1:6]) < 0 or probe < _NOT_TRIED or values[7] < 0 or values[8]:
+    if min(values[1:6]) < 0 or probe < _NOT_TRIED or min(values[7:9]) < 0:
         raise MessageError("ready message with a value out of range")
     return Ready(
         rlimits=values[1],
@@ -320,6 +324,7 @@ def _ready(values: tuple[int, ...]) -> Ready:
         own_proc=bool(values[9]),
         setup_ns=values[10],
         waited_ns=values[11],
+        starter=values[8],
     )
 
 

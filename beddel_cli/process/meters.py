@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import resource
 
     from beddel_cli.process.cgroup import Leaf, LeafUsage
+    from beddel_cli.process.scratch import ScratchMeter
     from beddel_cli.process.sockets import Sockets
     from beddel_cli.process.tree import Tree
 
@@ -75,12 +76,15 @@ class Meters:
         tree: Tree | None,
         upper: int | None,
         sockets: Sockets | None = None,
+        scratch: ScratchMeter | None = None,
     ) -> None:
         held = {} if leaf is None else leaf.held
         self._limits = limits
         self._leaf = leaf
         self._tree = tree
-        self._upper = upper
+        # A scratch folder lies on a file system of the host's, which says nothing of the program.
+        self._scratch = scratch
+        self._upper = upper if scratch is None else None
         self._sockets = sockets
         self._saw_sockets = False
         self._cpu_by_leaf = "cpuacct" in held
@@ -92,7 +96,7 @@ class Meters:
         self._anonymous = self._largest = self._threads = self._samples = 0
         self._exact = True
         self._reached: set[str] = set()
-        self._disk_before = _used(upper)
+        self._disk_before = _used(self._upper)
         self._next_cpu_ns = self._next_tree_ns = self._next_sample_ns = _NEVER
         self._sample_every_ns = _SAMPLE_FIRST_NS
         self._tree_every_ns = _TREE_NS
@@ -109,10 +113,14 @@ class Meters:
         if self._tree is not None:
             self._next_tree_ns = now_ns + _SAMPLE_FIRST_NS
         self._next_sample_ns = now_ns + _SAMPLE_FIRST_NS
+        if self._scratch is not None:
+            self._scratch.next_ns = now_ns + _SAMPLE_FIRST_NS
         self._plan_next()
 
     def _plan_next(self) -> None:
         self.next_ns = min(self._next_cpu_ns, self._next_tree_ns, self._next_sample_ns)
+        if self._scratch is not None:
+            self.next_ns = min(self.next_ns, self._scratch.next_ns)
 
     def check(self, now_ns: int) -> str | None:
         """Look at what is due; gives the key of a limit that was exceeded."""
@@ -128,6 +136,8 @@ class Meters:
             over = self._look_at_tree() or over
         if now_ns >= self._next_cpu_ns:
             over = self._look_at_cpu(now_ns) or over
+        if self._scratch is not None and now_ns >= self._scratch.next_ns:
+            over = self._look_at_scratch(self._scratch) or over
         self._plan_next()
         return over
 
@@ -209,6 +219,12 @@ class Meters:
         self._look_at_disk()
         return over
 
+    def _look_at_scratch(self, scratch: ScratchMeter) -> str | None:
+        over = scratch.look()
+        if over is not None:
+            self._reached.add(over)
+        return over
+
     def _look_at_disk(self) -> None:
         if self._upper is None:
             return
@@ -234,6 +250,8 @@ class Meters:
         """
         charged = None if self._leaf is None else self._leaf.usage()
         self._look_at_disk()
+        if self._scratch is not None:
+            self._look_at_scratch(self._scratch)
         # The rlimit behind the controller may refuse first, and then only the peak tells.
         if charged is not None and (
             charged.processes_refused or (charged.processes_peak or 0) >= self._limits.processes
@@ -247,8 +265,7 @@ class Meters:
         peak = None if charged is None else charged.memory_peak_bytes
         largest, largest_source = self._largest_of(maxrss_bytes, floor_bytes)
         processes, processes_source = self._processes_of(charged)
-        blocks, inodes = _used(self._upper)
-        written = self._upper is not None
+        blocks, inodes, disk_source = self._disk_of()
         return (
             TreeUsage(
                 cpu_ns=cpu_ns,
@@ -263,11 +280,22 @@ class Meters:
                 largest_process_source=largest_source,
                 processes_peak=processes,
                 processes_peak_source=processes_source,
-                disk_bytes=max(0, blocks - self._disk_before[0]) if written else None,
-                inodes=max(0, inodes - self._disk_before[1]) if written else None,
+                disk_bytes=blocks,
+                inodes=inodes,
+                disk_source=disk_source,
             ),
             tuple(sorted(self._reached)),
         )
+
+    def _disk_of(self) -> tuple[int | None, int | None, str]:
+        if self._scratch is not None:
+            found = self._scratch
+            return found.used_bytes, found.used_inodes, "scratch folder, looked through at the end"
+        if self._upper is None:
+            return None, None, ""
+        blocks, inodes = _used(self._upper)
+        before = self._disk_before
+        return max(0, blocks - before[0]), max(0, inodes - before[1]), "kernel, statvfs at the end"
 
     def _anonymous_source(self) -> str:
         if not self._samples:

@@ -78,7 +78,7 @@ def protected_folders(
     places: Places, environ: Mapping[str, str], signing_key: str | None = None
 ) -> tuple[Protected, ...]:
     """Give what is never shown: the caller's home, beddel's own folders with all in them, and the
-    file of the signing key.
+    files of the signing key and of its passphrase.
     """
     import pwd
 
@@ -95,6 +95,8 @@ def protected_folders(
     found.append(_protected("beddel's cache", places.cache, tree=True))
     if signing_key is not None:
         found.append(_protected("the signing key", signing_key, tree=False))
+    if passphrase := environ.get("BEDDEL_KEY_PASSWORD_FILE"):
+        found.append(_protected("the signing key's passphrase", passphrase, tree=False))
     return tuple(found)
 
 

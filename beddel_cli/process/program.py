@@ -64,7 +64,8 @@ class Walls:
         failed_step: the first step without which nothing can be started, else None.
         failed_errno, failed_detail: of that step.
         identity: `own id`, or `throw-away id N` when started by root.
-        proc: `own`, `empty` where a fresh one is refused, None before that step.
+        proc: `own`, `empty` where a fresh one is refused, `closed` where it is the host's and
+            cannot be read; None before that step.
         landlock_probe: errno of a write that only Landlock forbids; EACCES proves that it bites.
         setup_ns: from the launcher's fork to ready; `waited_ns` of it was spent waiting for the
             supervisor's request.
@@ -112,7 +113,8 @@ class TreeUsage:
         anonymous_peak_bytes: largest of `samples` readings of anonymous and shared memory.
         largest_process_bytes: resident peak of the largest single process.
         processes_peak: most processes and threads at once.
-        disk_bytes, inodes: on the program's own file systems when it had ended.
+        disk_bytes, inodes: on the program's own file systems, or in its scratch folder, when it
+            had ended.
     """
 
     cpu_ns: int | None
@@ -129,6 +131,7 @@ class TreeUsage:
     processes_peak_source: str
     disk_bytes: int | None
     inodes: int | None
+    disk_source: str = "kernel, statvfs at the end"
 
 
 @record
@@ -140,7 +143,8 @@ class ProgramAnswer:
         signal: the signal that ended it, None otherwise.
         start_errno: why it could not be started (execve), None when it was.
         limit: the key of the limit for which the supervisor (or the kernel) ended it: `timeout`,
-            `cpu_time`, `memory`, `max_output`; None otherwise.
+            `cpu_time`, `memory`, `max_output`, `processes`, and `disk` or `inodes` of a scratch
+            folder; None otherwise.
         reached: keys of limits that were met without ending it: `processes`, `disk`, `inodes`.
         stopped: `interrupted` (Ctrl-C) or `terminated` (SIGTERM, SIGHUP) where the caller ended it.
         fault: what was wrong on our side; then nothing else counts.

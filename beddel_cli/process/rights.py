@@ -115,6 +115,11 @@ def written_rights(abi: int, *, folder: bool) -> int:
     return rights if folder else rights & _OF_FILES
 
 
+def read_rights(*, folder: bool) -> int:
+    """Give the rights on a place that may be read and executed."""
+    return _READ if folder else _READ & _OF_FILES
+
+
 def usual_filters() -> dict[Grants, bytes]:
     """Assemble the filters that most programs get, ahead of knowing the program."""
     machine = os.uname().machine
@@ -138,18 +143,33 @@ def give_up(
         writable: the places that may be written to, as they are called inside.
         filters: those that are assembled already.
     """
+    return give_up_by(
+        limits,
+        kernel.drop_capabilities,
+        lambda abi: _restrict_files(abi, writable),
+        lambda: kernel.install_filter(filters.get(grants) or _program(grants)),
+    )
+
+
+def give_up_by(
+    limits: Limits,
+    drop_capabilities: Callable[[], None],
+    restrict_files: Callable[[int], None],
+    install_filters: Callable[[], None],
+) -> Given:
+    """Do as `give_up`, with the steps as the caller has them; Landlock's is given its version."""
     step = _errno_of
     limited = step(lambda: _lower(limits))
-    capabilities = step(kernel.drop_capabilities)
+    capabilities = step(drop_capabilities)
     no_new_privs = step(lambda: kernel.prctl(kernel.SET_NO_NEW_PRIVS, 1))
     control = step(_write_probe)
     abi = 0
     landlock = step(kernel.landlock_abi)
     if landlock == 0:
         abi = kernel.landlock_abi()
-        landlock = step(lambda: _restrict_files(abi, writable))
+        landlock = step(lambda: restrict_files(abi))
     probe = step(_write_probe) if control == 0 else None
-    seccomp = step(lambda: kernel.install_filter(filters.get(grants) or _program(grants)))
+    seccomp = step(install_filters)
     return Given(
         rlimits=limited,
         capabilities=capabilities,

@@ -111,9 +111,12 @@ class Sockets:
         now = monotonic_ns()
         if now - self._connections_at > _CONNECTIONS_NS:
             self._connections_at = now
-            self._connections_bytes = sum(
-                sum(_dump(self._descriptor, *_CONNECTIONS[name])) for name in there
-            )
+            found = [
+                memory for name in there for memory in _dump(self._descriptor, *_CONNECTIONS[name])
+            ]
+            # More than are listed: a kernel that has no such list.
+            missing = max(0, sum(there.values()) - len(found))
+            self._connections_bytes = sum(found) + missing * self._most_bytes
         return self._connections_bytes if there else 0
 
     def _count(self, version: str = "") -> dict[str, int]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from beddel_cli.process.cgroup import Leaf
     from beddel_cli.process.messages import Event
     from beddel_cli.process.outer_terminal import OuterTerminal
+    from beddel_cli.process.scratch import ScratchMeter
     from beddel_cli.process.signals import SignalInbox
 
     class Running(Protocol):
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
         def sockets(self) -> int | None: ...
         @property
         def terminal(self) -> int | None: ...
+        @property
+        def works_for_program(self) -> bool: ...
+        @property
+        def setup_cpu_ns(self) -> int: ...
+        @property
+        def meter(self) -> ScratchMeter | None: ...
         def go(self) -> None: ...
         def next_event(self) -> Event | None: ...
         def terminate(self) -> None: ...
@@ -157,7 +164,7 @@ class _Run:
         self._poller = select.poll()
         self._polled: dict[int, int] = {}
         tree, self._init_ns, self._floor = self._look_at_init(leaf)
-        self._meters = Meters(limits, leaf, tree, launcher.upper, self._lists(leaf))
+        self._meters = Meters(limits, leaf, tree, launcher.upper, self._lists(leaf), launcher.meter)
 
     def _look_at_init(self, leaf: Leaf | None) -> tuple[Tree | None, int, int]:
         """Give a reader of the tree where it is needed, and what the init has spent already."""
@@ -169,7 +176,8 @@ class _Run:
         try:
             spent_ns = own_cpu_ns(pid)
             peak = max((each.peak for each in resident(pid)), default=0)
-            tree = None if {"memory", "cpuacct", "pids"} <= held.keys() else Tree(pid)
+            counts = self._launcher.works_for_program
+            tree = None if {"memory", "cpuacct", "pids"} <= held.keys() else Tree(pid, counts)
         except (OSError, ValueError, IndexError) as error:
             if {"memory", "cpuacct"} <= held.keys():
                 return None, 0, 0
@@ -201,7 +209,9 @@ class _Run:
         self._read_events()
         self._ended_ns = self._ended_ns or monotonic_ns()
         if self._launcher.pid is not None:
-            self._init_ns = _spent_by(self._launcher.pid, self._init_ns)
+            if not self._launcher.works_for_program:
+                self._init_ns = _spent_by(self._launcher.pid, self._init_ns)
+            self._init_ns += self._launcher.setup_cpu_ns
         if self._meters.ran_out_of_memory():
             self._end(limit="memory")
         if self._status is None and self._start_errno is None and not self._ending:

@@ -131,15 +131,22 @@ def own_cpu_ns(pid: int) -> int:
 class Tree:
     """The processes below one init. Made before the program starts: only later figures count.
 
+    Args:
+        counts_init: whether what the init itself spends from now on is the tree's.
+
     Raises:
         OSError: /proc does not show the init, so nothing could be counted.
     """
 
-    def __init__(self, init: int) -> None:
+    def __init__(self, init: int, counts_init: bool = False) -> None:
         self._init = init
+        self._counts_init = counts_init
         self._lists_children = os.path.exists(f"/proc/{init}/task/{init}/children")
         stat = parse_stat(_read(f"/proc/{init}/stat"))
-        self._base_ticks = stat.children_ticks
+        # What is there already will be the program; what it has spent so far was ours.
+        before = sum(each.own_ticks for each in self._walk(1))
+        self._base_ticks = self._init_ticks(stat) + before
+        self._before_ticks = before
         self._seen: dict[tuple[int, int], int] = {}
         self._gone_ticks = 0
         self._cpu_ticks = 0
@@ -205,15 +212,18 @@ class Tree:
         was last seen to have spent, and so holds where a parent does not want to be told.
         """
         try:
-            adopted = parse_stat(_read(f"/proc/{self._init}/stat")).children_ticks
+            adopted = self._init_ticks(parse_stat(_read(f"/proc/{self._init}/stat")))
         except (OSError, ValueError, IndexError):
             adopted = self._base_ticks  # the init is gone; earlier readings stand
         told = sum(stat.own_ticks + stat.children_ticks for stat in stats)
         now = {(stat.pid, stat.start): stat.own_ticks for stat in stats}
         self._gone_ticks += sum(ticks for who, ticks in self._seen.items() if who not in now)
         self._seen = now
-        seen = self._gone_ticks + sum(now.values())
+        seen = self._gone_ticks + sum(now.values()) - self._before_ticks
         self._cpu_ticks = max(self._cpu_ticks, told + adopted - self._base_ticks, seen)
+
+    def _init_ticks(self, stat: ProcessStat) -> int:
+        return stat.children_ticks + (stat.own_ticks if self._counts_init else 0)
 
     def _walk(self, most: int) -> list[ProcessStat]:
         children = self._children if self._lists_children else _scan()

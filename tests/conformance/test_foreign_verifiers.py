@@ -22,13 +22,15 @@ from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
 from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]
 
-from beddel_cli.dsse import PAYLOAD_TYPE, make_envelope, pae
-from beddel_cli.keys import SigningKey, generate_key, load_signing_key
-from beddel_cli.verify import PREDICATE_TYPE
+from beddel_cli.countersign import countersigned
+from beddel_cli.dsse import PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, make_envelope, pae
+from beddel_cli.keys import SigningKey, generate_key, load_public_key, load_signing_key
+from beddel_cli.verify import PREDICATE_TYPE, verify_envelope
 from tests.support.cli import Home
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
+from tests.support.trusted import entry, new_key, trust_file
 
 KINDS = ("p256", "ed25519")
 PAYLOAD = as_payload(make_statement())
@@ -86,6 +88,39 @@ def test_securesystemslib_two_of_two() -> None:
     assert sorted(accepted) == sorted(key.key_id for key in pair)
 
 
+def test_securesystemslib_counts_our_countersignatures() -> None:
+    made, ann, bob, eve = (
+        load_signing_key("/nowhere", environment_pem=generate_key(kind).decode())
+        for kind in ("p256", "ed25519", "p256", "p256")
+    )
+    data = signed(made)
+    for key in (ann, bob):
+        known = [load_public_key(each.public_pem) for each in (made, ann, bob)]
+        data = countersigned(verify_envelope(data, known), key)
+    envelope = Envelope.from_dict(json.loads(data))
+    trusted: list[Key] = [securesystemslib_key(key) for key in (ann, bob)]
+    assert sorted(envelope.verify(trusted, 2)) == sorted((ann.key_id, bob.key_id))
+    assert len(envelope.verify([*trusted, securesystemslib_key(made)], 3)) == 3
+    with pytest.raises(VerificationError):
+        envelope.verify([*trusted, securesystemslib_key(eve)], 3)
+    # One of them twice is one.
+    again = json.loads(data)
+    again["signatures"][2] = dict(again["signatures"][1])
+    with pytest.raises(ValueError, match="Multiple signatures"):
+        Envelope.from_dict(again)
+
+
+def test_securesystemslib_reads_a_list_of_trusted_keys() -> None:
+    root, other = new_key(), new_key("ed25519")
+    data = trust_file(root, entry(other))
+    envelope = Envelope.from_dict(json.loads(data))
+    assert envelope.payload_type == TRUST_PAYLOAD_TYPE
+    assert list(envelope.verify([securesystemslib_key(root)], 1)) == [root.key_id]
+    assert json.loads(envelope.payload)["keys"][0]["owner"] == "ann"
+    with pytest.raises(VerificationError):
+        envelope.verify([securesystemslib_key(other)], 1)
+
+
 def test_in_toto_attestation(key: SigningKey) -> None:
     payload = base64.b64decode(json.loads(signed(key))["payload"])
     statement = Statement.copy_from_pb(Parse(payload, statement_pb2.Statement()))
@@ -112,10 +147,18 @@ def test_a_salted_receipt_is_as_valid_a_statement_to_others(home: Home) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_openssl(key: SigningKey, tmp_path: Path) -> None:
-    envelope = json.loads(signed(key))
+@pytest.mark.parametrize("place", ["alone", "countersigned", "countersigning"])
+def test_openssl(key: SigningKey, tmp_path: Path, place: str) -> None:
+    data, other = signed(key), new_key()
+    if place == "countersigned":
+        data = countersigned(verify_envelope(data, [load_public_key(key.public_pem)]), other)
+    elif place == "countersigning":
+        public_key = load_public_key(other.public_pem)
+        data = countersigned(verify_envelope(signed(other), [public_key]), key)
+    envelope = json.loads(data)
     message, signature, public = (tmp_path / name for name in ("pae", "sig", "pub.pem"))
-    signature.write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    mine = [each["sig"] for each in envelope["signatures"] if each["keyid"] == key.key_id]
+    signature.write_bytes(base64.b64decode(mine[0]))
     public.write_bytes(key.public_pem)
 
     def verify(payload: bytes) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -325,6 +326,22 @@ def test_each_runtime_has_its_own_members_and_none_of_the_others(home: Home) -> 
             mixed = copy.deepcopy(one)
             mixed["predicate"][member] = another["predicate"][member]
             assert not VALIDATORS["receipt"].is_valid(mixed), member
+
+
+def test_a_list_of_trusted_keys_fits_the_schema(home: Home) -> None:
+    root = ("--root-key", str(home.work / "root.pem"))
+    assert home.run("keys", "init", *root).returncode == 0
+    listed = json.loads(home.run("keys", "list", "--json").stdout)
+    done = home.run("keys", "revoke", listed["keys"][0]["key_id"], "--reason", "lost", *root)
+    assert done.returncode == 0, done.message
+    envelope = json.loads((home.home / "trust.json").read_bytes())
+    document = json.loads(base64.b64decode(envelope["payload"]))
+    assert document["keys"][0]["revoked"]["reason"] == "lost"
+    assert list(VALIDATORS["trust"].iter_errors(document)) == []
+    assert our_paths("trust", document) == set()
+    for member in ("serial", "keys", "expires"):
+        wrong = {name: value for name, value in document.items() if name != member}
+        assert our_paths("trust", wrong) == their_paths("trust", wrong) == {()}
 
 
 def test_errors_in_json_fit_the_schema_and_tell_everything_at_once(home: Home) -> None:

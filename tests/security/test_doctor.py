@@ -75,8 +75,12 @@ def test_no_user_namespaces(home: Home) -> None:
         "user namespace failed with ENOSPC: No space left on device: user.max_user_namespaces is 0"
     )
     assert said["fix"] == "sudo sysctl -w user.max_user_namespaces=15000"
-    for name in ("landlock", "seccomp", "no-new-privs", "capabilities", "rlimits"):
-        assert protection(result.json, "process", name)["found"].startswith("not tried"), name
+    # What would then hold a program of a profile that permits it is tried in their place.
+    for name in ("guardian", "landlock", "seccomp", "no-new-privs", "capabilities", "rlimits"):
+        assert protection(result.json, "process", name)["present"], name
+    assert result.json["runtimes"]["process"]["rung"] == "landlock"
+    assert control.json["runtimes"]["process"]["rung"] == "namespaces"
+    assert result.json["question"]["lacks"][-1] == "namespaces"
     # Isolates need none.
     assert all(item["present"] for item in result.json["runtimes"]["javascript"]["protections"])
 

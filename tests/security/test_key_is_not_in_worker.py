@@ -178,7 +178,18 @@ def test_key_from_the_environment(home: Home, catch: Callable[..., Caught]) -> N
 
 def test_key_and_passphrase_from_the_environment(home: Home, catch: Callable[..., Caught]) -> None:
     pem = _new_key(PASSPHRASE)
-    caught = catch(BEDDEL_SIGNING_KEY=pem.decode(), BEDDEL_KEY_PASSPHRASE=PASSPHRASE)
+    caught = catch(BEDDEL_SIGNING_KEY=pem.decode(), BEDDEL_KEY_PASSWORD=PASSPHRASE)
+    secrets = secrets_of(pem, PASSPHRASE) | {"passphrase": PASSPHRASE.encode()}
+    _assert_only_the_supervisor_knows(caught, secrets, {"scalar, little-endian"})
+
+
+def test_passphrase_from_a_file(home: Home, catch: Callable[..., Caught]) -> None:
+    pem = _new_key(PASSPHRASE)
+    key, password = home.work / "key.pem", home.work / "password"
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    password.write_text(PASSPHRASE + "\n")
+    caught = catch("--signing-key", str(key), BEDDEL_KEY_PASSWORD_FILE=str(password))
     secrets = secrets_of(pem, PASSPHRASE) | {"passphrase": PASSPHRASE.encode()}
     _assert_only_the_supervisor_knows(caught, secrets, {"scalar, little-endian"})
 

@@ -44,6 +44,13 @@ def _landlock() -> str | None:
     return None if version > 0 else f"no Landlock: {os.strerror(ctypes.get_errno())}"
 
 
+def _landlock_scopes() -> str | None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    version = libc.syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), 1)
+    return None if version >= 6 else f"Landlock keeps signals in from ABI 6 on, this is {version}"
+
+
 def _trace() -> str | None:
     """CAP_SYS_PTRACE, which reading the memory of a non-dumpable process takes."""
     with open("/proc/self/status", encoding="ascii") as file:
@@ -122,6 +129,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "x86-64": _x86_64,
     "landlock": _landlock,
+    "landlock-scopes": _landlock_scopes,
     "trace": _trace,
     "native-engine": _native_engine,
     "full-device": _full_device,

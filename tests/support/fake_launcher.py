@@ -51,6 +51,9 @@ class FakeLauncher:
         self.upper = upper
         self.sockets: int | None = None
         self.terminal: int | None = None
+        self.meter = None
+        self.works_for_program = False
+        self.setup_cpu_ns = 0
         slave = -1
         if terminal:
             self.terminal, slave = os.openpty()

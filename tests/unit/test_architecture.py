@@ -55,8 +55,19 @@ ALLOWED: dict[str, set[str]] = {
     "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
     "audit": {*BOTTOM, "checkpoint", "log_entry", "merkle"},
     "audit_anchor": {*BOTTOM, "checkpoint", "home"},
-    "render_audit": {"checkpoint", "errors", "log_entry", "merkle", "render", "terminal"},
+    "render_audit": {
+        *("checkpoint", "errors", "figures", "log_entry", "merkle", "render", "terminal"),
+    },
     "verify": {*BOTTOM, "dsse", "json_strict", "salted_digest"},
+    "instants": set(),
+    "trust": {*BOTTOM, "dsse", "instants", "json_strict", "keys"},
+    "countersign": {*BOTTOM, "dsse", "instants", "trust"},
+    "evidence": {*BOTTOM, "checkpoint", "instants", "log_entry", "trust"},
+    "timestamps": {"errors"},
+    "when": {"errors", "instants"},
+    "key_files": {*BOTTOM, "home", "keys"},
+    "trust_store": {*BOTTOM, "files", "home", "keys", "trust"},
+    "render_verify": {*("evidence", "instants", "record", "render", "salted_digest", "terminal")},
     "job": {
         *BOTTOM,
         "process.mount_rules",
@@ -117,13 +128,30 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"limits", "record", "repetition", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
+    "process.landlock_terms": {"errors", "process.program"},
+    "process.scratch": {"process.cgroup", "record"},
+    "process.workspace_copy": {"record"},
+    "process.strict_rules": {
+        *("process.filesystem", "process.filter", "process.kernel", "process.rights", "record"),
+    },
+    "process.by_name": {"process.kernel"},
+    "process.guardian": {
+        *("process.by_name", "record"),
+        *("process.filter", "process.init", "process.kernel", "process.messages"),
+        *("process.rights", "process.scratch", "process.strict_rules"),
+    },
+    "process.landlock_rung": {
+        *(*BOTTOM, "limits", "process.guardian", "process.kernel", "process.landlock_terms"),
+        *("process.launch", "process.messages", "process.program", "process.scratch"),
+        *("process.tree", "process.workspace_copy"),
+    },
     "program_queries": {
         *("isolate.queries", "process.cgroup", "process.machine_facts", "program_offer"),
     },
     "profile_comparison": {"limits", "profile", "record"},
     "explain": {
         *(*BOTTOM, "host", "job", "json_strict", "limits", "plan", "profile"),
-        *("profile_comparison", "shape", "yaml_safe"),
+        *("offer", "process.landlock_terms", "profile_comparison", "shape", "yaml_safe"),
     },
     "render_explain": {"explain", "offer", "profile_comparison", "render", "terminal"},
     "render_profiles": {"limits", "profile_comparison", "render", "terminal"},
@@ -131,7 +159,10 @@ ALLOWED: dict[str, set[str]] = {
     "starter": {*BOTTOM, "files", "home"},
     "figures": set(),
     "render_program": {"figures", "limits", "terminal"},
-    "render": {*("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal")},
+    "render": {
+        *("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal"),
+        "plan",
+    },
     "github_actions": {"errors", "render", "terminal"},
     "process.mount_rules": {*BOTTOM, "process.program"},
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
@@ -142,7 +173,8 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {
         *(*BOTTOM, "__init__", "guests", "host", "job", "limits", "plan", "profile"),
         *("isolate.supervisor", "isolate.engine_settings", "program_host"),
-        *("process.cgroup", "process.launch", "process.program"),
+        *("process.cgroup", "process.landlock_rung", "process.landlock_terms"),
+        *("process.launch", "process.program"),
     },
     "process.collect": {*BOTTOM, "home", "process.collect_rules"},
     "process.visible_sink": {"terminal"},
@@ -163,6 +195,7 @@ ALLOWED: dict[str, set[str]] = {
         *("dsse", "errors", "execution", "files", "home", "job", "receipt"),
         *("program_host", "program_outcome", "program_request"),
         *("process.cgroup", "process.collect", "process.collect_rules", "process.launch"),
+        *("process.landlock_rung", "process.landlock_terms"),
         *("process.mount_sources", "process.outer_terminal", "process.signals"),
         *("process.streams", "process.supervise", "process.visible_sink"),
     },
@@ -170,6 +203,7 @@ ALLOWED: dict[str, set[str]] = {
 STARTERS = {
     *("isolate.supervisor", "isolate.worker", "isolate.wasm", "isolate.javascript"),
     *("process.launch", "process.init", "process.supervise", "program_run", "javascript_run"),
+    *("process.guardian", "process.landlock_rung"),
 }
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
@@ -177,7 +211,9 @@ PURE = (
     *("repetition", "replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
+    *("process.landlock_terms",),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
+    *("instants", "trust", "countersign", "evidence", "timestamps", "render_verify", "when"),
 )
 # Of `os`, what only puts a number into words.
 WORDS_OF_OS = {"strerror"}
@@ -256,7 +292,8 @@ def test_imports_point_one_way(name: str) -> None:
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
-    shell |= {"audit_command", "explain_job", "replay_command"}
+    shell |= {"audit_command", "explain_job", "replay_command", "verify_command"}
+    shell |= {"keys_command", "countersign_command", "trusted_keys_command"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -311,6 +348,7 @@ def test_only_the_walls_start_processes_and_the_environment_module_starts_itself
         *("isolate.supervisor", "process.init", "process.launch", "key_environment"),
         # git, to keep a checkpoint in a repository.
         "audit_anchor",
+        *("process.guardian", "process.landlock_rung"),
     }
     assert "execve" in attributes("key_environment", "os")
 
@@ -331,6 +369,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
         "cli",
         "replay_command",
         "run_command",
+        *("verify_command", "keys_command", "countersign_command", "trusted_keys_command"),
     }
 
 

@@ -349,7 +349,8 @@ def test_an_ascii_only_stream_gets_every_page_of_help(home: Home) -> None:
 
 COMMANDS = (
     *(["run"], ["exec"], ["verify"], ["profiles"], ["profiles", "show"]),
-    *(["keys", "show"], ["keys", "export"]),
+    *(["keys", name] for name in ("show", "export", "init", "list", "rotate", "revoke", "trust")),
+    *(["countersign"], ["timestamp"]),
     *(["explain"], ["profiles", "check"], ["profiles", "diff"]),
 )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.cli import profile_words
 from beddel_cli.options import OPTIONS, PLAN_OPTIONS
 from beddel_cli.profile import BUILT_IN, folder
+from beddel_cli.render_verify import profile_words
 from tests.support.cli import Home
 
 LOOSE = """\

@@ -377,7 +377,7 @@ def test_passphrase_is_asked_for_only_where_someone_can_answer(home: Path) -> No
     file = key_file(home.parent, generate_key(passphrase="open sesame"))
     with pytest.raises(SigningKeyError, match="no terminal to ask") as caught:
         load_signing_key(str(home), file=file)
-    assert "BEDDEL_KEY_PASSPHRASE" in str(caught.value.hint)
+    assert "BEDDEL_KEY_PASSWORD" in str(caught.value.hint)
     asked = []
 
     def prompt(question: str) -> str:

@@ -45,7 +45,7 @@ def decide(program: bytes, arch: int, number: int, *arguments: int) -> str | int
             at += when_true if outcome else when_false
         elif code == 0x06:
             action = k & 0xFFFF0000
-            named = {0x7FFF0000: ALLOW, 0x80000000: KILL}
+            named = {0x7FFF0000: ALLOW, 0x80000000: KILL, 0x7FC00000: "hand over"}
             return named[action] if action in named else int(k & 0xFFFF)
         else:
             raise AssertionError(f"an instruction that is not used: {code:#x}")

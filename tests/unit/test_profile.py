@@ -13,6 +13,7 @@ from beddel_cli.errors import JobError, NotFoundError
 from beddel_cli.limits import FIELDS, ISOLATE, PROGRAM, exceeding, fields_of
 from beddel_cli.profile import (
     BUILT_IN,
+    EITHER_RUNG,
     PROGRAM_PROTECTIONS,
     PROTECTIONS,
     Grants,
@@ -117,9 +118,9 @@ def test_the_same_holds_of_what_they_grant_programs() -> None:
     # Each grants strictly more of everything than the one before it.
     for tight, wide in ((strict, middle), (middle, loose)):
         assert exceeding(wide.limits, tight.limits) == fields_of(PROGRAM)
-    assert strict.required == set(PROGRAM_PROTECTIONS)
-    assert middle.required == set(PROGRAM_PROTECTIONS) - {"cgroup"}
-    assert loose.required == {"namespaces", "no-new-privs", "capabilities", "seccomp"}
+    assert strict.required == set(PROGRAM_PROTECTIONS) - {EITHER_RUNG}
+    assert middle.required == strict.required - {"cgroup"}
+    assert loose.required == {EITHER_RUNG, "no-new-privs", "capabilities", "seccomp"}
     assert {item.network for item in (strict, middle, loose)} == {"none"}
 
 

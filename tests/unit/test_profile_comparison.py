@@ -7,6 +7,7 @@ import pytest
 from beddel_cli.limits import ISOLATE, PROGRAM, LimitField, Limits, fields_of, format_limit
 from beddel_cli.profile import (
     BUILT_IN,
+    EITHER_RUNG,
     PROGRAM_PROTECTIONS,
     PROTECTIONS,
     Grants,
@@ -82,7 +83,11 @@ LOOSER = [
     (changed(BOTH, dynamic_code="function"), "dynamic_code"),
     (changed(BOTH, clock="real"), "clock"),
     *((changed(BOTH, required=BOTH.required - {name}), f"required.{name}") for name in PROTECTIONS),
-    *((not_requiring(BOTH, name), f"process.required.{name}") for name in PROGRAM_PROTECTIONS),
+    *(
+        (not_requiring(BOTH, name), f"process.required.{name}")
+        for name in PROGRAM_PROTECTIONS
+        if name != EITHER_RUNG
+    ),
 ]
 
 
@@ -93,9 +98,18 @@ def test_each_value_has_a_looser_side(loose: Profile, name: str) -> None:
 
 
 def test_every_value_is_compared() -> None:
-    names = {name for _, name in LOOSER}
+    names = {name for _, name in LOOSER} | {f"process.required.{EITHER_RUNG}"}
     alone = {"level", "network", "process", "process.network"}
     assert {item.name for item in settings(BOTH)} == {*names, *alone}
+
+
+def test_to_insist_on_namespaces_is_tighter_than_on_either_rung() -> None:
+    either = not_requiring(BOTH, "namespaces")
+    neither = not_requiring(either, EITHER_RUNG)
+    assert differences(BOTH, not_requiring(BOTH, EITHER_RUNG)) == ()
+    for tight, loose, name in ((BOTH, either, "namespaces"), (either, neither, EITHER_RUNG)):
+        (found,) = differences(tight, loose)
+        assert (found.name, found.looser) == (f"process.required.{name}", "right")
 
 
 def test_a_profile_without_a_part_for_programs_is_tighter_in_that_one_thing() -> None:
@@ -153,6 +167,7 @@ def test_values_are_written_as_a_profile_writes_them() -> None:
         ("process.limits.disk", "64MiB", "512MiB"),
         ("process.limits.inodes", "4000", "20000"),
         ("process.limits.open_files", "256", "1024"),
+        ("process.required.namespaces", "required", "not required"),
         ("process.required.landlock", "required", "not required"),
         ("process.required.rlimits", "required", "not required"),
     ]
@@ -186,8 +201,11 @@ def test_a_protection_that_all_require_is_beyond_all_when_left_out(name: str) ->
 def test_the_same_holds_for_programs(name: str) -> None:
     strictest = mine(not_requiring(BUILT_INS[0], name))
     found = beyond_all(strictest, BUILT_INS)
-    by_all = {"namespaces", "no-new-privs", "capabilities", "seccomp"}
+    by_all = {"no-new-privs", "capabilities", "seccomp"}
     expected = [f"process.required.{name}"] if name in by_all else []
+    if name == "namespaces":
+        # The loosest is content with the weaker rung; this one would not be with anything less.
+        expected = [f"process.required.{EITHER_RUNG}"]
     assert [item.name for item in found] == expected
 
 

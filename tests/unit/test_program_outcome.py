@@ -14,7 +14,8 @@ from beddel_cli.plan import Plan
 from beddel_cli.process.program import ProgramAnswer
 from beddel_cli.program_outcome import judge_program
 from beddel_cli.record import changed
-from tests.support.values import PROGRAM_ANSWER, plan
+from beddel_cli.render_program import program_rows
+from tests.support.values import PROGRAM_ANSWER, finished, plan
 
 LIMITS = Limits(
     memory_bytes=64 << 20,
@@ -129,3 +130,30 @@ def test_figures_of_the_whole_run_are_kept() -> None:
 def test_every_reason_of_a_limit_names_its_limit() -> None:
     for reason in ("wall", "cpu", "memory", "output", "disk", "inodes"):
         assert REASONS[reason][2] is not None
+
+
+@pytest.mark.parametrize(("by_kernel", "who"), [(True, "kernel"), (False, "supervisor")])
+def test_who_found_that_memory_had_run_out(by_kernel: bool, who: str) -> None:
+    answer = _answer(limit="memory", by_kernel=by_kernel, exit_code=None, signal=9)
+    assert judge_program(_plan(), "x", 5, answer).ended_by == who
+
+
+@pytest.mark.parametrize(
+    ("peak", "looked", "words"),
+    [
+        (5, 2, "5.00 MiB of 64.00 MiB peak (cgroup, page cache included)"),
+        (5, None, "5.00 MiB of 64.00 MiB peak (cgroup, page cache included)"),
+        # What sockets hold is in no cgroup.
+        (5, 70, "70.00 MiB of 64.00 MiB (sockets included, a lower bound: 3 samples)"),
+        (None, 70, "70.00 MiB of 64.00 MiB (a lower bound: 3 samples)"),
+    ],
+)
+def test_the_memory_that_is_shown(peak: int | None, looked: int | None, words: str) -> None:
+    usage = changed(
+        PROGRAM_ANSWER.usage,
+        memory_peak_bytes=None if peak is None else peak << 20,
+        anonymous_peak_bytes=None if looked is None else looked << 20,
+    )
+    ended = judge_program(_plan(), "x", 5, _answer(usage=usage))
+    rows = program_rows(finished(ended, plan=_plan()))
+    assert dict(rows)["memory"] == words

@@ -197,8 +197,8 @@ def test_colour_changes_nothing_but_the_first_word() -> None:
 
 KEYS = {
     *("schema", "run_id", "job", "profile", "tenant", "runtime", "outcome", "output", "stdout"),
-    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files"),
-    *("results_path", "receipt"),
+    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "rung"),
+    *("files", "results_path", "receipt"),
     *("warnings", "error"),
 }
 OUTCOME_KEYS = {

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
 
+from beddel_cli.keys import load_signing_key
+from beddel_cli.trust import Revocation, TrustedKey
 from tests.support.capabilities import require
 from tests.support.cli import Home, Result, has_traceback
 from tests.support.resigned import resigned, statement_of
+from tests.support.trusted import HOUR, entry, new_key, trust_file
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +164,30 @@ def test_a_profile_that_grants_less_starts_nothing(home: Home) -> None:
     loose = run(home, code, *options, "--fuel", "1000000", name="loose")
     found = error(replayed(home, loose, "--job", code, "--profile", "ultra-secure", code=2))
     assert "make code from text" in found["message"]
+
+
+def test_a_receipt_is_believed_by_the_list_of_trusted_keys(home: Home) -> None:
+    """A key that is revoked, or is trusted for something else, has nothing run."""
+    job = home.job("return 1")
+    receipt = run(home, job)
+    root, now_ms = new_key(), time_ns() // 1_000_000_000 * 1000
+    (home.work / "root.pem").write_bytes(root.public_pem)
+    own = load_signing_key(str(home.home))
+    words = ("--job", job, "--trust", "trust.json", "--root", "root.pem")
+
+    def trusting(listed: TrustedKey, serial: int) -> None:
+        times = {"issued_ms": now_ms - HOUR, "expires_ms": now_ms + HOUR, "serial": serial}
+        (home.work / "trust.json").write_bytes(trust_file(root, listed, **times))
+
+    trusting(entry(own), 1)
+    assert replayed(home, receipt, *words, code=0)["verdict"] == "reproduced"
+    before = len(home.receipts())
+    trusting(entry(own, "countersign"), 2)
+    assert replayed(home, receipt, *words, code=1)["verdict"] == "not-valid"
+    trusting(entry(own, revoked=Revocation(now_ms - HOUR, "stolen")), 3)
+    document = replayed(home, receipt, *words, code=1)
+    assert "revoked" in error(document)["message"]
+    assert len(home.receipts()) == before, "nothing ran"
 
 
 def test_a_time_limit_can_be_another_as_far_as_the_profile_grants(home: Home) -> None:

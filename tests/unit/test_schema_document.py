@@ -363,6 +363,6 @@ def test_the_command_prints_the_whole_or_one_part(run_cli: Callable[..., Result]
     assert (wrong.returncode, wrong.stdout) == (2, b"")
     assert wrong.message == (
         "beddel-cli: no schema 'jobs'\n"
-        "  expected  job, profile, receipt, json-output\n"
+        "  expected  job, profile, receipt, trust, json-output\n"
         "  hint      did you mean 'job'?\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 
 import pytest
 
@@ -67,3 +68,16 @@ def test_data_that_waits_is_seen(counted: bool) -> None:
 def test_a_descriptor_that_does_not_answer() -> None:
     with open("/dev/null", "r+b") as nothing:
         assert Sockets(os.getpid(), nothing.fileno(), counted=True).held_bytes() == 0
+
+
+def test_what_a_kernel_does_not_list_is_charged_in_full() -> None:
+    with open("/dev/null", "r+b") as nothing:
+        asked = Sockets(os.getpid(), nothing.fileno(), counted=False)
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+            client.connect(server.getsockname())
+            other, _ = server.accept()
+            with other, socket.socket(socket.AF_UNIX) as lonely:
+                assert lonely.fileno() > 0
+                # Connections are looked at every tenth of a second.
+                time.sleep(0.15)
+                assert asked.held_bytes() >= 4 * 212_992

@@ -1,0 +1,129 @@
+"""RFC 3161 time stamps over a receipt's signature: ask for one, and check one. Needs an extra.
+
+What is stamped is the signature of the key that made the receipt, so the stamp shows that this very
+signature existed. `rfc3161-client` does the work; it is installed with `beddel-cli[timestamp]`.
+
+Source: RFC 3161; over which bytes: Sigstore's bundle, RFC3161SignedTimestamp.
+"""
+
+from __future__ import annotations
+
+from beddel_cli.errors import BeddelError, UnverifiableError, VerificationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_TOKEN_BYTES = 64 * 1024
+MAX_ROOTS_BYTES = 1 << 20
+
+
+class TimestampError(BeddelError):
+    """No time stamp was made."""
+
+    code = "timestamp"
+
+
+def make_query(signature: bytes) -> tuple[bytes, int]:
+    """Give a request (DER) for a stamp over a signature, by SHA-256, and the nonce in it.
+
+    Raises:
+        UnverifiableError: the extra is not installed.
+    """
+    library = _library()
+    builder = library.TimestampRequestBuilder().data(signature)
+    request = builder.hash_algorithm(library.HashAlgorithm.SHA256).build()
+    return bytes(request.as_bytes()), int(request.nonce)
+
+
+def check_reply(reply: bytes, nonce: int | None, signature: bytes) -> None:
+    """Check that an authority's answer is a stamp over this signature, and for this request.
+
+    Whether the authority is one to believe is for those who verify: `check_stamp`.
+
+    Args:
+        nonce: of the request; None: it was made earlier and is not known any more.
+
+    Raises:
+        TimestampError: it refused, or answered something else.
+    """
+    answer = _decoded(reply, TimestampError)
+    _require_granted(answer, TimestampError)
+    _require_over(answer, signature, TimestampError)
+    if nonce is not None and nonce != answer.tst_info.nonce:
+        raise TimestampError("the authority's answer is to another request: its nonce differs")
+
+
+def check_stamp(token: bytes, roots_pem: bytes, signature: bytes) -> int:
+    """Give when a signature existed, in milliseconds, by an authority under one of the roots.
+
+    Raises:
+        VerificationError: it is no stamp over this signature by such an authority.
+        UnverifiableError: the extra is not installed, or the roots cannot be read.
+    """
+    library = _library()
+    answer = _decoded(token, VerificationError)
+    _require_granted(answer, VerificationError)
+    _require_over(answer, signature, VerificationError)
+    verifier = library.VerifierBuilder(roots=_roots(roots_pem)).build()
+    try:
+        verifier.verify_message(answer, signature)
+    except (library.VerificationError, ValueError) as error:
+        raise VerificationError(
+            f"the time stamp is not one of an authority whose root was given: {error}"
+        ) from error
+    return int(answer.tst_info.gen_time.timestamp() * 1000)
+
+
+def _library() -> Any:
+    try:
+        import rfc3161_client
+    except ImportError:
+        raise UnverifiableError(
+            "time stamps need a package that is not installed",
+            hint="pip install 'beddel-cli[timestamp]'",
+        ) from None
+    return rfc3161_client
+
+
+def _decoded(data: bytes, error_class: type[BeddelError]) -> Any:
+    if len(data) > MAX_TOKEN_BYTES:
+        raise error_class(
+            "the time stamp is too large", expected=f"at most {MAX_TOKEN_BYTES} bytes"
+        )
+    try:
+        return _library().decode_timestamp_response(data)
+    except ValueError as error:
+        raise error_class(f"this is no RFC 3161 response: {error}") from error
+
+
+def _require_granted(answer: Any, error_class: type[BeddelError]) -> None:
+    if answer.status != 0:
+        words = " ".join(map(str, answer.status_string))[:200]
+        raise error_class(f"the authority did not grant a time stamp: {words}", expected="granted")
+
+
+def _require_over(answer: Any, signature: bytes, error_class: type[BeddelError]) -> None:
+    from hashlib import sha256, sha384, sha512
+
+    try:
+        imprint = answer.tst_info.message_imprint
+        algorithm, got = imprint.hash_algorithm.dotted_string, bytes(imprint.message)
+    except ValueError as error:
+        raise error_class(f"this is no RFC 3161 response: {error}") from error
+    known = {
+        f"2.16.840.1.101.3.4.2.{n}": each for n, each in enumerate((sha256, sha384, sha512), 1)
+    }
+    if algorithm not in known or known[algorithm](signature).digest() != got:
+        raise error_class("the time stamp is over something else than this receipt's signature")
+
+
+def _roots(pem: bytes) -> list[Any]:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise UnverifiableError(
+            f"the roots of time stamps are no PEM certificates: {error}"
+        ) from error
