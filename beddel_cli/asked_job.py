@@ -40,6 +40,8 @@ def check_outputs(asked: Asked, job: Job) -> None:
         ("--bundle", asked.bundle),
         ("--predicate", asked.predicate),
         ("--heap-snapshot", asked.heap_snapshot),
+        ("--salt", asked.salt),
+        ("--capture", _capture_path(asked)),
     ):
         if path is None:
             continue
@@ -52,6 +54,15 @@ def check_outputs(asked: Asked, job: Job) -> None:
         if real in taken:
             raise UsageError(f"{flag} {path!r} would write over {taken[real]}")
         taken[real] = f"what {flag} writes"
+
+
+def _capture_path(asked: Asked) -> str | None:
+    """Give where the capture goes, if it is not beside a receipt in our own home."""
+    if not asked.capture or asked.receipt is None:
+        return None
+    from beddel_cli.capture import capture_path
+
+    return capture_path(asked.receipt)
 
 
 def load_asked_job(asked: Asked) -> tuple[Job, RefusedError | None]:

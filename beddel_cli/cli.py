@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from beddel_cli import __version__, profile
+from beddel_cli import __version__, profile, replay_command
 from beddel_cli.audit_command import audit_app
 from beddel_cli.countersign_command import countersign, timestamp
 from beddel_cli.errors import BeddelError, UsageError
@@ -450,3 +450,6 @@ def _profiles_diff(
         dump(render.diff_json(a, b, found)) if as_json else render.diff_text(a, b, found)
     )
     return 1 if found else 0
+
+
+replay_command.register(app, _with_run_options)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from beddel_cli.plan import Plan
     from beddel_cli.process.collect import Collection
     from beddel_cli.receipt import Guest, Sandbox, Shown
+    from beddel_cli.repetition import Repetition
 
     class Runtime(Protocol):
         """One runtime, for one run."""
@@ -77,6 +78,9 @@ class Asked:
         keep_output: hold a program's output for the JSON document instead of passing it on.
         escape_stdout, escape_stderr: make what a program writes harmless to a terminal.
         step_log: the same for the log of a GitHub Actions step, where a stream is no file.
+        capture: keep what the job writes in a file beside the receipt.
+        salt: a new file for the salt of the receipt's digests; None for plain ones.
+        repeats: what this run is held to, where it repeats the one of a receipt (`replay`).
     """
 
     job: str
@@ -106,6 +110,9 @@ class Asked:
     escape_stdout: bool = False
     escape_stderr: bool = False
     step_log: bool = False
+    capture: bool = False
+    salt: str | None = None
+    repeats: Repetition | None = None
 
     @property
     def proof(self) -> str | None:

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 
-from beddel_cli.errors import HomeError, ReceiptWriteError
+from beddel_cli.errors import HomeError, ReceiptWriteError, UsageError
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -154,6 +154,35 @@ def write_whole(path: str, data: bytes, mode: int, *, synced: bool = True) -> No
         ReceiptWriteError: the name is taken by something that is not a regular file, the folder is
             missing or read-only, or the disk is full. Nothing is left behind.
     """
+    folder_fd, name = _open_parent(path)
+    try:
+        replace(folder_fd, name, data, mode, synced=synced)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        os.close(folder_fd)
+
+
+def write_new(path: str, data: bytes, mode: int) -> None:
+    """Do what `write_whole` does, but only where there is nothing of that name.
+
+    Raises:
+        UsageError: there is.
+        ReceiptWriteError: as `write_whole`.
+    """
+    folder_fd, name = _open_parent(path)
+    try:
+        made = create_once(folder_fd, name, data, mode)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        os.close(folder_fd)
+    if not made:
+        raise UsageError(f"{path!r} is there already", expected="the name of a new file")
+
+
+def _open_parent(path: str) -> tuple[int, str]:
+    """Open the folder in which a file is to be written; gives it and the file's name there."""
     folder, name = os.path.split(path)
     if name in ("", ".", ".."):
         raise ReceiptWriteError(f"{path!r} names a folder, expected a file name")
@@ -161,12 +190,7 @@ def write_whole(path: str, data: bytes, mode: int, *, synced: bool = True) -> No
         folder_fd = os.open(folder or ".", os.O_RDONLY | _O_FOLDER | _O_CLOEXEC)
     except OSError as error:
         raise _write_error(path, error) from error
-    try:
-        replace(folder_fd, name, data, mode, synced=synced)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    finally:
-        os.close(folder_fd)
+    return folder_fd, name
 
 
 def replace(folder_fd: int, name: str, data: bytes, mode: int, *, synced: bool = True) -> None:

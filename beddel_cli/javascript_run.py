@@ -52,7 +52,10 @@ class JavascriptRun:
         """
         from beddel_cli.outcome import judge
 
-        request = make_request(job, plan, want_snapshot=asked.heap_snapshot is not None)
+        start = None if asked.repeats is None else asked.repeats.start
+        request = make_request(
+            job, plan, want_snapshot=asked.heap_snapshot is not None, start=start
+        )
         answer = self._worker.run(request)
         return Execution(
             outcome=judge(job, plan, self._known_ready(), answer),
@@ -105,13 +108,21 @@ class JavascriptRun:
         return self._ready
 
 
-def make_request(job: Job, plan: Plan, *, want_snapshot: bool) -> Request:
-    """Give what the worker is sent: the plan's limits, clock and seed, the code and its input."""
+def make_request(
+    job: Job, plan: Plan, *, want_snapshot: bool, start: tuple[int, int] | None = None
+) -> Request:
+    """Give what the worker is sent: the plan's limits, clock and seed, the code and its input.
+
+    Args:
+        start: clock (microseconds) and seed of the run that is repeated; no job can ask for them.
+    """
     from beddel_cli.job import input_bytes
     from beddel_cli.receipt import sha256
 
     frozen = plan.clock == "frozen"
     seed = bytes.fromhex(sha256(job.code)["sha256"]) if frozen else os.urandom(8)
+    clock_us = FROZEN_CLOCK_US if frozen else time_ns() // 1000
+    clock_us, number = start or (clock_us, int.from_bytes(seed[:8], "big"))
     limits = plan.limits
     numbers = (limits.wall_ns, limits.fuel, limits.memory_bytes)
     caps = (limits.output_bytes, limits.console_bytes)
@@ -121,8 +132,8 @@ def make_request(job: Job, plan: Plan, *, want_snapshot: bool) -> Request:
         wall_ns=wall_ns,
         fuel=fuel,
         memory_bytes=memory_bytes,
-        clock_us=FROZEN_CLOCK_US if frozen else time_ns() // 1000,
-        seed=int.from_bytes(seed[:8], "big"),
+        clock_us=clock_us,
+        seed=number,
         output_bytes=output_bytes,
         console_bytes=console_bytes,
         allow_function=plan.allow_function,

@@ -15,6 +15,7 @@ from hashlib import sha256
 
 from beddel_cli.errors import JobError, VerificationError
 from beddel_cli.record import record
+from beddel_cli.salted_digest import digest_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def started_entry(
     profile: tuple[str, str],
     runtime: str,
     key_id: str,
+    salt: bytes | None = None,
 ) -> bytes:
     """Give the entry that precedes a run.
 
@@ -64,13 +66,14 @@ def started_entry(
         job: its id and the bytes of its file.
         profile: its name and digest.
         key_id: of the key that will sign the receipt.
+        salt: what the receipt's digests are salted with, None where they are not.
     """
     return _entry(
         STARTED,
         at,
         runId=run_id,
         tenant=tenant,
-        job={"id": job[0], "sha256": sha256(job[1]).hexdigest()},
+        job={"id": job[0], **digest_set(sha256(job[1]).hexdigest(), salt)},
         profile={"name": profile[0], "sha256": profile[1]},
         runtime=runtime,
         keyId=key_id,

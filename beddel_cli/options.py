@@ -62,6 +62,10 @@ OPTIONS = (
     _value("bundle", "FILE", "Also write it as a Sigstore bundle v0.3."),
     _value("predicate", "FILE", "Also write the bare predicate, for another tool to attest."),
     _value("heap_snapshot", "FILE", "Write the isolate's linear memory as it was at the end."),
+    Option(
+        "capture", ("--capture",), FLAG, "", None, "Keep the output in a file beside the receipt."
+    ),
+    _value("salt", "FILE", "Salt the digests of the job's own data, with a salt put in this file."),
     _value("signing_key", "FILE", "Sign with this PKCS#8 PEM key."),
     Option("require_key", ("--require-key",), FLAG, "", None, "Never make a key; fail instead."),
     _value("tenant", "NAME", "Who the run is for (or BEDDEL_TENANT)."),

@@ -51,10 +51,17 @@ RUNGS = {
 
 @record
 class Wishes:
-    """What the command line asks for beside the job: limits, and a tier of `TIERS` or None."""
+    """What the command line asks for beside the job. All of it tightens.
+
+    Attributes:
+        tier: one of `TIERS`, or None.
+        no_function, frozen: less than the profile grants, as a run had it that is repeated.
+    """
 
     limits: Limits = Limits()
     tier: str | None = None
+    no_function: bool = False
+    frozen: bool = False
 
 
 @record
@@ -119,8 +126,10 @@ def make_plan(job: Job, profile: Profile, host: Host, wishes: Wishes) -> Plan:
         origins=tuple(
             (field.field, origin(field, job.limits, wishes, limits)) for field in fields_of(use)
         ),
-        allow_function=use == ISOLATE and profile.dynamic_code == "function",
-        clock="real" if use == PROGRAM else effective_clock(job, profile),
+        allow_function=(
+            use == ISOLATE and profile.dynamic_code == "function" and not wishes.no_function
+        ),
+        clock=_clock(job, profile, use, wishes),
         network=grants.network,
         required=grants.required,
         in_force=tuple(item for item in host.findings if item.present),
@@ -209,6 +218,12 @@ def _no_programs(profile: Profile) -> RefusedError:
 def effective_clock(job: Job, profile: Profile) -> str:
     """Give `real` where the profile grants it and the job does not ask for determinism."""
     return "frozen" if profile.clock == "frozen" or job.deterministic else "real"
+
+
+def _clock(job: Job, profile: Profile, use: str, wishes: Wishes) -> str:
+    if use == PROGRAM:
+        return "real"
+    return "frozen" if wishes.frozen else effective_clock(job, profile)
 
 
 def _no_room(memory: int, host: Host) -> RefusedError:

@@ -268,6 +268,8 @@ def _check_outputs(opened: Opened | None, asked: Asked) -> None:
         ("--receipt (its proof)", asked.proof),
         ("--bundle", asked.bundle),
         ("--predicate", asked.predicate),
+        ("--capture", asked.receipt if asked.capture else None),
+        ("--salt", asked.salt),
     )
     named = [(flag, path) for flag, path in outputs if path is not None]
     check_outputs_apart(opened, named, write_back=asked.write_back)
@@ -305,12 +307,14 @@ def _streams(given: bytes | None, plan: Plan, asked: Asked) -> Streams:
 
     passes_stdin = given is None and (bool(asked.command) or asked.terminal)
     stdin = 0 if passes_stdin else given
+    kept = plan.limits.output_bytes or 0
     if asked.keep_output:
-        return Streams(stdin, None, None, plan.limits.output_bytes or 0)
+        return Streams(stdin, None, None, kept)
     return Streams(
         stdin,
         _sink(1, escape=asked.escape_stdout, step_log=asked.step_log),
         _sink(2, escape=asked.escape_stderr, step_log=asked.step_log),
+        kept if asked.capture else 0,
     )
 
 

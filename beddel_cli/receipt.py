@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 
 from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json
-from beddel_cli.limits import use_of
+from beddel_cli.limits import as_json, use_of
 from beddel_cli.plan import camel_case, insisted_on, policy_json
 from beddel_cli.record import record
+from beddel_cli.salted_digest import SALTING, digest_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from beddel_cli.host import Host
     from beddel_cli.job import Job
     from beddel_cli.outcome import Outcome, Usage
-    from beddel_cli.plan import Plan
+    from beddel_cli.plan import Plan, Wishes
     from beddel_cli.process.collect import Collection
     from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
     from beddel_cli.profile import Profile
@@ -89,6 +90,12 @@ class Run:
         sandbox: what held a program, None for an isolate and where it was refused before.
         clock_us, seed: what the guest was started with; None when it was not.
         plan: None when the run was refused.
+        wishes: what the command line asked for.
+        input_given: the input is not the job's own alone: the command line gave or set it.
+        replay_of: hex SHA-256 of the statement whose run this one repeats, None for any other.
+        captured: what is kept of the output in a file beside the receipt.
+        salt: what the digests of the job's own data are salted with, None for plain ones.
+        recorded_start: clock and seed are those of the run that is repeated.
         refusal: why it was, else None.
         log_origin, log_index: where the log has the run's start.
         wall_ns: supervisor's clock, from its start to the signing of this.
@@ -110,6 +117,12 @@ class Run:
     shown: tuple[Shown, ...]
     collected: Collection | None
     plan: Plan | None
+    wishes: Wishes
+    input_given: bool
+    replay_of: str | None
+    recorded_start: bool
+    captured: bytes | None
+    salt: bytes | None
     refusal: RefusedError | None
     outcome: Outcome
     clock_us: int | None
@@ -145,6 +158,11 @@ def sha256(data: bytes) -> dict[str, str]:
     return {"sha256": hashlib.sha256(data).hexdigest()}
 
 
+def _digest(run: Run, data: bytes) -> dict[str, str]:
+    """Give the DigestSet of some of the job's own data, salted where the run has a salt."""
+    return digest_set(hashlib.sha256(data).hexdigest(), run.salt)
+
+
 def console_text(outcome: Outcome) -> bytes:
     """Give the console as the bytes a receipt digests: `level text` lines."""
     lines = (f"{line.level} {line.text}\n" for line in outcome.console)
@@ -152,19 +170,22 @@ def console_text(outcome: Outcome) -> bytes:
 
 
 def _subjects(run: Run) -> list[dict[str, Any]]:
-    subjects = [{"name": "job", "digest": sha256(run.job.source)}]
+    salt = run.salt
+    subjects = [{"name": "job", "digest": _digest(run, run.job.source)}]
     if run.outcome.output is not None:
-        subjects.append({"name": "output", "digest": sha256(run.outcome.output)})
+        subjects.append({"name": "output", "digest": _digest(run, run.outcome.output)})
     if run.snapshot_digest is not None:
-        subjects.append({"name": "heap-snapshot", "digest": {"sha256": run.snapshot_digest}})
+        digest = digest_set(run.snapshot_digest, salt)
+        subjects.append({"name": "heap-snapshot", "digest": digest})
+    if run.captured is not None:
+        subjects.append({"name": "capture", "digest": _digest(run, run.captured)})
     if run.outcome.program is not None:
         for name, stream in streams(run.outcome.program):
-            subjects.append({"name": name, "digest": {"sha256": stream.sha256}})
+            subjects.append({"name": name, "digest": digest_set(stream.sha256, salt)})
     if run.collected is not None:
         for file in run.collected.files:
-            subjects.append(
-                {"name": f"results/{_name(file.path)}", "digest": {"sha256": file.sha256}}
-            )
+            name = f"results/{_name(file.path)}"
+            subjects.append({"name": name, "digest": digest_set(file.sha256, salt)})
     return subjects
 
 
@@ -189,7 +210,7 @@ def _predicate(run: Run) -> dict[str, Any]:
         "job": {
             "id": run.job.id,
             "version": run.job.version,
-            "digest": sha256(run.job.source),
+            "digest": _digest(run, run.job.source),
         },
         "profile": {
             "name": run.profile.name,
@@ -202,6 +223,8 @@ def _predicate(run: Run) -> dict[str, Any]:
         "limitOrigins": {}
         if run.plan is None
         else {camel_case(field): origin for field, origin in run.plan.origins},
+        "asked": _asked(run),
+        "replayOf": None if run.replay_of is None else {"sha256": run.replay_of},
         "runtime": _runtime(run),
         "controls": _controls(run),
         "outcome": _outcome(run),
@@ -213,7 +236,11 @@ def _predicate(run: Run) -> dict[str, Any]:
         "files": _files(run),
         "heapSnapshot": None
         if run.snapshot_digest is None
-        else {"digest": {"sha256": run.snapshot_digest}, "bytes": run.snapshot_bytes},
+        else {"digest": digest_set(run.snapshot_digest, run.salt), "bytes": run.snapshot_bytes},
+        "capture": None
+        if run.captured is None
+        else {"digest": _digest(run, run.captured), "bytes": len(run.captured)},
+        "salt": None if run.salt is None else {"method": SALTING, "digest": sha256(run.salt)},
         "resolvedDependencies": _dependencies(run),
         "environmentNames": sorted(name for name, _ in run.job.environment),
         "host": {
@@ -223,6 +250,15 @@ def _predicate(run: Run) -> dict[str, Any]:
         },
         "key": {"id": run.key_id, "origin": run.key_origin},
         "log": {"origin": run.log_origin, "index": run.log_index},
+    }
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """Give what the command line asked for, of which a refusal's receipt has no plan to tell."""
+    limits = as_json(run.wishes.limits, use_of(run.job.runtime))
+    return {
+        "limits": {camel_case(name): value for name, value in limits.items() if value is not None},
+        "tier": run.wishes.tier,
     }
 
 
@@ -251,7 +287,7 @@ def _program(run: Run) -> dict[str, Any]:
     return {
         "name": command[0],
         "arguments": len(command) - 1,
-        "commandDigest": sha256(canonical_json(list(command))),
+        "commandDigest": _digest(run, canonical_json(list(command))),
     }
 
 
@@ -305,10 +341,11 @@ def _determinism(run: Run) -> dict[str, Any] | None:
     if run.plan is None or run.clock_us is None:
         return None
     return {
-        "clock": run.plan.clock,
+        "clock": "recorded" if run.recorded_start else run.plan.clock,
         "clockStartUs": run.clock_us,
         "clockStepUs": 1,
-        "seed": str(run.seed),
+        # Of a frozen run it follows from the code, and would tell a guess at it from another.
+        "seed": None if run.salt is not None and run.plan.clock == "frozen" else str(run.seed),
     }
 
 
@@ -323,7 +360,7 @@ def _usage(run: Run) -> dict[str, Any]:
         "total": _figure(run.wall_ns, "supervisor monotonic clock", "ns"),
         "supervisorCpu": _figure(run.cpu_ns, "kernel, supervisor's own", "ns"),
         "wall": _figure(usage.wall_ns, "supervisor monotonic clock", "ns"),
-        **(_tree_usage(usage, tree) if run.job.runtime == "process" else _isolate_usage(usage)),
+        **(_isolate_usage(run) if run.job.runtime != "process" else _tree_usage(usage, tree)),
     }
 
 
@@ -349,7 +386,8 @@ def _tree_usage(usage: Usage, tree: TreeUsage | None) -> dict[str, Any]:
     }
 
 
-def _isolate_usage(usage: Usage) -> dict[str, Any]:
+def _isolate_usage(run: Run) -> dict[str, Any]:
+    usage = run.outcome.usage
     return {
         "workerSetup": _figure(usage.setup_ns, "worker", "ns"),
         "workerCpu": _figure(usage.worker_cpu_ns, "kernel, wait4", "ns"),
@@ -368,7 +406,7 @@ def _isolate_usage(usage: Usage) -> dict[str, Any]:
         "memoryDigest": None
         if usage.memory_digest is None
         else {
-            "sha256": usage.memory_digest,
+            **digest_set(usage.memory_digest, run.salt),
             "method": "sha256 over sha256 of each 4096-byte page of linear memory",
             "source": "worker",
         },
@@ -377,7 +415,7 @@ def _isolate_usage(usage: Usage) -> dict[str, Any]:
 
 def _output(run: Run) -> dict[str, Any] | None:
     output = run.outcome.output
-    return None if output is None else {"digest": sha256(output), "bytes": len(output)}
+    return None if output is None else {"digest": _digest(run, output), "bytes": len(output)}
 
 
 def _streams(run: Run) -> dict[str, Any] | None:
@@ -386,7 +424,7 @@ def _streams(run: Run) -> dict[str, Any] | None:
         return None
     return {
         name: {
-            "digest": {"sha256": stream.sha256},
+            "digest": digest_set(stream.sha256, run.salt),
             "bytes": stream.passed_bytes,
             "writtenBytes": stream.total_bytes,
         }
@@ -398,7 +436,11 @@ def _files(run: Run) -> list[dict[str, Any]]:
     if run.collected is None:
         return []
     return [
-        {"path": _name(file.path), "digest": {"sha256": file.sha256}, "bytes": file.size}
+        {
+            "path": _name(file.path),
+            "digest": digest_set(file.sha256, run.salt),
+            "bytes": file.size,
+        }
         for file in run.collected.files
     ]
 
@@ -406,7 +448,7 @@ def _files(run: Run) -> list[dict[str, Any]]:
 def _console(run: Run) -> dict[str, Any]:
     text = console_text(run.outcome)
     return {
-        "digest": sha256(text),
+        "digest": _digest(run, text),
         "bytes": len(text),
         "entries": len(run.outcome.console),
         "droppedBytes": run.outcome.console_dropped_bytes,
@@ -414,13 +456,22 @@ def _console(run: Run) -> dict[str, Any]:
 
 
 def _dependencies(run: Run) -> list[dict[str, Any]]:
-    given = [] if run.input is None else [{"name": "input", "digest": sha256(run.input)}]
     return [
         *_code(run),
-        *given,
+        *_input(run),
         {"name": "profile", "digest": {"sha256": run.profile.digest}},
         *_tools(run),
     ]
+
+
+def _input(run: Run) -> list[dict[str, Any]]:
+    """Describe the input, and whether the command line had a part in it."""
+    if run.input is None:
+        return []
+    given: dict[str, Any] = {"name": "input", "digest": _digest(run, run.input)}
+    if run.input_given:
+        given["annotations"] = {"from": "command line"}
+    return [given]
 
 
 def _tools(run: Run) -> list[dict[str, Any]]:
@@ -428,7 +479,7 @@ def _tools(run: Run) -> list[dict[str, Any]]:
     if run.guest is not None:
         return [{"name": "guest", "digest": {"sha256": run.guest.wasm_digest}}]
     return [
-        {"name": f"mount:{item.target}", "digest": {"sha256": item.digest}}
+        {"name": f"mount:{item.target}", "digest": digest_set(item.digest, run.salt)}
         for item in run.shown
         if item.digest is not None
     ]
@@ -438,7 +489,7 @@ def _code(run: Run) -> list[dict[str, Any]]:
     """Describe the code, and the file a job names it by; a file that was refused was not read."""
     if run.guest is None or (run.refusal is not None and run.refusal.reason == "files"):
         return []
-    code: dict[str, Any] = {"name": "code", "digest": sha256(run.job.code)}
+    code: dict[str, Any] = {"name": "code", "digest": _digest(run, run.job.code)}
     if run.job.code_file is not None:
         code["annotations"] = {"file": run.job.code_file}
     return [code]

@@ -11,6 +11,7 @@ from beddel_cli.evidence import moment_words
 from beddel_cli.instants import show_instant
 from beddel_cli.record import record
 from beddel_cli.render import error_object, error_text
+from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import json_for_terminal, visible
 
 TYPE_CHECKING = False
@@ -81,7 +82,7 @@ def as_json(judged: Judged) -> dict[str, Any]:
     return {
         "valid": not findings.mismatches,
         "exit_code": judged.exit_code,
-        "key_id": _key_id(judged),
+        "key_id": key_id(judged),
         "key_trusted_because": _BECAUSE[judged.because],
         "bundle": receipt.bundle,
         "unknown_key_ids": list(receipt.unknown_key_ids),
@@ -122,7 +123,13 @@ def document(members: dict[str, Any], schema: str = SCHEMA) -> str:
     return json.dumps({"schema": schema, **members}, indent=2) + "\n"
 
 
-def _key_id(judged: Judged) -> str:
+def key_words(judged: Judged) -> str:
+    """Say which key signed, and why it is believed."""
+    return f"{key_id(judged)} ({_BECAUSE_WORDS[judged.because]})"
+
+
+def key_id(judged: Judged) -> str:
+    """Give the id of the key that made the receipt."""
     standing = judged.standing
     return judged.receipt.key.key_id if standing is None else standing.signer.public.key_id
 
@@ -179,7 +186,7 @@ def _rows(judged: Judged) -> list[tuple[str, str]]:
     receipt, standing = judged.receipt, judged.standing
     predicate = receipt.predicate
     outcome, output = predicate["outcome"], predicate["output"]
-    rows = [("key", f"{_key_id(judged)} ({_BECAUSE_WORDS[judged.because]})")]
+    rows = [("key", key_words(judged))]
     if standing is not None:
         rows += _standing_rows(judged, standing)
     rows += [
@@ -188,8 +195,8 @@ def _rows(judged: Judged) -> list[tuple[str, str]]:
     ]
     for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
         rows.append((label, visible(str(predicate.get(name)))))
-    rows.append(("job", f"sha256:{predicate['job']['digest']['sha256']}"))
-    rows.append(("output", "none" if output is None else f"sha256:{output['digest']['sha256']}"))
+    rows.append(("job", digest_text(predicate["job"]["digest"])))
+    rows.append(("output", "none" if output is None else digest_text(output["digest"])))
     if judged.logged is not None:
         logged = judged.logged
         place = f"entry {logged.index} of {logged.size} in {visible(logged.origin)}"
@@ -247,7 +254,7 @@ def line(name: str, judged: Judged | BeddelError) -> str:
     outcome = judged.receipt.predicate["outcome"]
     said = f"{visible(str(outcome['status']))} ({visible(str(outcome['reason']))})"
     more = "".join(f"; {visible(x.what)}: expected {visible(x.expected, 100)}" for x in wrong)
-    return f"{verdict:<9}  {visible(name)}  {_key_id(judged)[:16]}  {said}{more}\n"
+    return f"{verdict:<9}  {visible(name)}  {key_id(judged)[:16]}  {said}{more}\n"
 
 
 def statement_text(receipt: VerifiedReceipt) -> str:

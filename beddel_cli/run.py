@@ -65,6 +65,7 @@ class Finished:
     predicate_path: str | None
     proof_path: str
     log_index: int
+    captured_path: str | None
     snapshot_path: str | None
     collected: Collection | None
     results_path: str | None
@@ -92,6 +93,8 @@ def run_job(asked: Asked, *, started_ns: int) -> Finished:
         if job.runtime != runtime.name:
             runtime.finish()
             runtime = start_runtime(job.runtime)
+        if asked.repeats is not None:
+            asked.repeats.check_sources(job, refused=refusal is not None)
         return _run_in(runtime, job, refusal, asked, started)
     finally:
         runtime.finish()
@@ -165,6 +168,7 @@ def _run_in(
     started: tuple[int, int, int],
 ) -> Finished:
     check_outputs(asked, job)
+    salt = _salt(asked)
     from beddel_cli.dumpable import not_dumpable
     from beddel_cli.profile import load_profile
 
@@ -174,9 +178,9 @@ def _run_in(
     home, key, log = _open_keys_and_log(asked, started[2])
     try:
         # While the fork is still being confined; nothing of the job runs before this is on disk.
-        log.start(_utc(time_ns()), job, profile, key.key_id)
+        log.start(_utc(time_ns()), job, profile, key.key_id, salt)
         ending = _plan_and_run(runtime, asked, job, profile, refusal)
-        ending = changed(ending, beyond=beyond)
+        ending = changed(ending, beyond=beyond, salt=salt)
         runtime.finish()
         return _sign_and_write(asked, ending, key, home, log, started)
     except BaseException as error:
@@ -184,6 +188,20 @@ def _run_in(
         raise
     finally:
         log.close()
+
+
+def _salt(asked: Asked) -> bytes | None:
+    """Give the salt of the receipt's digests, safe on disk before the job starts; None for none."""
+    if asked.repeats is not None:
+        return asked.repeats.salt
+    if asked.salt is None:
+        return None
+    from beddel_cli.home import write_new
+    from beddel_cli.salted_digest import SALT_BYTES
+
+    salt = os.urandom(SALT_BYTES)
+    write_new(asked.salt, salt, 0o600)
+    return salt
 
 
 def _ignore_signals() -> None:
@@ -208,6 +226,7 @@ class _Ending:
     refusal: RefusedError | None = None
     execution: Execution | None = None
     beyond: tuple[Beyond, ...] = ()
+    salt: bytes | None = None
 
 
 def beyond_built_in(profile: Profile) -> tuple[Beyond, ...]:
@@ -254,7 +273,8 @@ def _plan_and_run(
         permitted_rungs,
     )
 
-    wishes = Wishes(asked.limits, asked.tier)
+    repeats = asked.repeats
+    wishes = Wishes(asked.limits, asked.tier) if repeats is None else repeats.wishes(asked.limits)
     host = unknown_host()
     try:
         check_granted(job, profile)
@@ -263,6 +283,8 @@ def _plan_and_run(
         if refusal is not None:
             raise refusal
         plan = make_plan(job, profile, host, wishes)
+        if repeats is not None:
+            repeats.check_plan(plan, runtime.shown(), runtime.describe())
     except RefusedError as error:
         _ignore_signals()
         from beddel_cli.outcome import refused
@@ -323,6 +345,7 @@ def _sign_and_write(
         raise proof
     # `audit show --proof` makes it again from the log, which is on disk.
     write_whole(proof_path, proof, 0o600, synced=False)
+    captured_path = _write_capture(run, receipt_path)
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
     if asked.predicate is not None:
@@ -347,6 +370,7 @@ def _sign_and_write(
         predicate_path=asked.predicate,
         proof_path=proof_path,
         log_index=log.index,
+        captured_path=captured_path,
         snapshot_path=asked.heap_snapshot if snapshot is not None else None,
         collected=None if ending.execution is None else ending.execution.collected,
         results_path=asked.results,
@@ -377,11 +401,32 @@ def _log_end(
         )
 
 
+def _write_capture(run: Run, receipt_path: str) -> str | None:
+    """Write what was captured beside the receipt; gives where, None where nothing was."""
+    if run.captured is None:
+        return None
+    from beddel_cli.capture import capture_path
+    from beddel_cli.home import write_whole
+
+    path = capture_path(receipt_path)
+    write_whole(path, run.captured, 0o600)
+    return path
+
+
+def _captured(asked: Asked, run_id: str, outcome: Outcome) -> bytes | None:
+    if not asked.capture:
+        return None
+    from beddel_cli.capture import make_capture
+
+    return make_capture(run_id, outcome)
+
+
 def _describe(
     asked: Asked, ending: _Ending, key: SigningKey, log: RunLog, started: tuple[int, int, int]
 ) -> Run:
     """Put together all that the receipt tells."""
     from beddel_cli.job import input_bytes
+    from beddel_cli.plan import Wishes
     from beddel_cli.receipt import Guest, Run, Sandbox, sha256
 
     started_ns, started_cpu_ns, started_at = started
@@ -403,10 +448,16 @@ def _describe(
         shown=ending.runtime.shown(),
         collected=None if execution is None else execution.collected,
         plan=ending.plan,
+        wishes=Wishes(asked.limits, asked.tier),
+        input_given=asked.input is not None or bool(asked.settings),
+        replay_of=None if asked.repeats is None else asked.repeats.of,
+        recorded_start=asked.repeats is not None and asked.repeats.start is not None,
         refusal=ending.refusal,
         outcome=ending.outcome,
         clock_us=None if execution is None else execution.clock_us,
         seed=None if execution is None else execution.seed,
+        captured=_captured(asked, log.run_id, ending.outcome),
+        salt=ending.salt,
         snapshot_digest=None if snapshot is None else sha256(snapshot)["sha256"],
         snapshot_bytes=None if snapshot is None else len(snapshot),
         key_id=key.key_id,

@@ -115,6 +115,8 @@ def make_asked(
         signing_key=_text(values, "signing_key"),
         prompt=passphrase_prompt(),
         require_key=bool(values["require_key"]),
+        capture=bool(values["capture"]),
+        salt=_text(values, "salt"),
         tenant=tenant_name(_text(values, "tenant"), os.environ),
         allow_paths=_texts(values, "allow_path"),
         tier=_tier(_text(values, "tier")),

@@ -39,12 +39,15 @@ class RunLog:
         self.origin = ledger.origin
         self.index = -1
 
-    def start(self, at: str, job: Job, profile: Profile, key_id: str) -> None:
+    def start(
+        self, at: str, job: Job, profile: Profile, key_id: str, salt: bytes | None = None
+    ) -> None:
         """Write `run.started`.
 
         Args:
             at: the time, as text.
             key_id: of the key that will sign the receipt.
+            salt: what its digests are salted with, None where they are not.
 
         Raises:
             LedgerError: it is not in the log.
@@ -57,6 +60,7 @@ class RunLog:
             profile=(profile.name, profile.digest),
             runtime=job.runtime,
             key_id=key_id,
+            salt=salt,
         )
         self.index = self._ledger.append(entry, self._key).index
 

@@ -12,6 +12,7 @@ import hashlib
 from beddel_cli.dsse import PAYLOAD_TYPE, pae, parse_envelope
 from beddel_cli.errors import JobError, UnverifiableError, UsageError, VerificationError
 from beddel_cli.record import record
+from beddel_cli.salted_digest import check_salt, digest_set, digest_text, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,19 +114,24 @@ def check_expectations(
     profile: str | None = None,
     job_bytes: bytes | None = None,
     output_bytes: bytes | None = None,
+    salt: bytes | None = None,
     reason_words: Iterable[str] = (),
 ) -> Findings:
     """Compare a receipt to what its reader expects; what is None is not compared.
 
     Args:
         outcome: a status, or a reason.
+        salt: what the receipt's digests are salted with, where they are.
         output_bytes: the output, or the output with the line end that a terminal is given.
         reason_words: the reasons there are, so that a misspelt one is told apart from a mismatch.
 
     Raises:
         UsageError: `outcome` is no status and no reason.
+        UnverifiableError: the salt is missing, or is another.
     """
     predicate = verified.predicate
+    if job_bytes is not None or output_bytes is not None or salt is not None:
+        salt = check_salt(salt, predicate.get("salt"))
     mismatches: list[Mismatch] = []
     matches: list[str] = []
 
@@ -144,18 +150,18 @@ def check_expectations(
         name = predicate["profile"]["name"]
         compare("profile", profile, name, holds=profile == name)
     if job_bytes is not None:
-        expected = _sha256(job_bytes)
-        got = predicate["job"]["digest"]["sha256"]
-        compare("job", f"sha256:{expected}", f"sha256:{got}", holds=expected == got)
+        expected = _digest_of(job_bytes, salt)
+        got = digest_text(predicate["job"]["digest"])
+        compare("job", expected, got, holds=expected == got)
     if output_bytes is not None:
-        expected = _sha256(output_bytes)
+        expected = _digest_of(output_bytes, salt)
         output = predicate["output"]
-        got = f"sha256:{output['digest']['sha256']}" if output else "no output"
-        holds, how = f"sha256:{expected}" == got, ""
+        got = digest_text(output["digest"]) if output else "no output"
+        holds, how = expected == got, ""
         if not holds and output_bytes.endswith(b"\n"):
-            holds = f"sha256:{_sha256(output_bytes[:-1])}" == got
+            holds = _digest_of(output_bytes[:-1], salt) == got
             how = " without its final line end, which the output itself does not have"
-        compare("output", f"sha256:{expected}", got, holds=holds, how=how)
+        compare("output", expected, got, holds=holds, how=how)
     return Findings(tuple(mismatches), tuple(matches))
 
 
@@ -244,10 +250,10 @@ def _check_agreement(statement: Mapping[str, Any]) -> None:
     predicate = statement["predicate"]
     named: dict[str, list[str]] = {}
     for subject in statement["subject"]:
-        named.setdefault(subject["name"], []).append(subject["digest"]["sha256"])
+        named.setdefault(subject["name"], []).append(digest_text(subject["digest"]))
     output = predicate["output"]
     for name, value in (("job", predicate["job"]), ("output", output)):
-        expected = [value["digest"]["sha256"]] if value is not None else []
+        expected = [digest_text(value["digest"])] if value is not None else []
         if named.get(name, []) != expected:
             raise VerificationError(
                 f"the receipt contradicts itself about the {name}",
@@ -280,9 +286,11 @@ def _text(value: object, key: str) -> str:
 
 
 def _digest(value: object) -> None:
-    sha256 = _text(_get(value, "digest", dict, "an object"), "sha256")
-    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-        raise _malformed("sha256", "64 lower-case hexadecimal digits", repr(sha256[:80]))
+    digests = _get(value, "digest", dict, "an object")
+    name = name_of(digests)
+    text = _text(digests, name)
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise _malformed(name, "64 lower-case hexadecimal digits", repr(text[:80]))
 
 
 def _expect(value: object, key: str, expected: str) -> None:
@@ -298,5 +306,5 @@ def _malformed(what: str, expected: str, got: str) -> VerificationError:
     )
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest_of(data: bytes, salt: bytes | None) -> str:
+    return digest_text(digest_set(hashlib.sha256(data).hexdigest(), salt))

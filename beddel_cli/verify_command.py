@@ -37,6 +37,7 @@ class Expected:
     profile: str | None
     job: bytes | None
     output: bytes | None
+    salt: bytes | None = None
 
 
 @record
@@ -79,6 +80,10 @@ TrustFile = Annotated[
 Roots = Annotated[
     list[str] | None,
     typer.Option("--root", metavar="PUB.pem", help="The root key that signs the list."),
+]
+SaltFile = Annotated[
+    str | None,
+    typer.Option("--salt-file", metavar="FILE", help="The salt of a receipt made with --salt."),
 ]
 LeastSerial = Annotated[
     int | None,
@@ -131,6 +136,7 @@ def verify(
     output: Annotated[
         str | None, typer.Option("--output", metavar="FILE", help="The output it gave.")
     ] = None,
+    salt_file: SaltFile = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead.")
     ] = False,
@@ -149,7 +155,11 @@ def verify(
     try:
         believed = _believed(key, trust, root, least_serial, log_key, checkpoint, timestamp_roots)
         expected = Expected(
-            expect_outcome, expect_profile, _bytes(job, "job"), _bytes(output, "output")
+            expect_outcome,
+            expect_profile,
+            _bytes(job, "job"),
+            _bytes(output, "output"),
+            read_salt(salt_file),
         )
         if os.path.isdir(receipt):
             if proof is not None or timestamp is not None or checkpoint is not None:
@@ -248,6 +258,32 @@ def _bytes(path: str | None, what: str) -> bytes | None:
     from beddel_cli.files import read_file
 
     return None if path is None else read_file(path, what)
+
+
+def read_salt(path: str | None) -> bytes | None:
+    """Read the file that `--salt` made; None where none is named."""
+    from beddel_cli.files import read_file
+    from beddel_cli.salted_digest import SALT_BYTES
+
+    return None if path is None else read_file(path, "salt", SALT_BYTES)
+
+
+def verify_one(
+    receipt: str,
+    key: list[str] | None,
+    trust: str | None,
+    root: list[str] | None,
+    least_serial: int | None,
+) -> Judged:
+    """Verify one receipt, with the proof and time stamp beside it, and expect nothing more of it.
+
+    Raises:
+        VerificationError: it is proved bad.
+        BeddelError: nothing could be told.
+    """
+    believed = _believed(key, trust, root, least_serial, None, None, None)
+    nothing = Expected(None, None, None, None)
+    return _judge(read_receipt(receipt), believed, nothing, _evidence(receipt, None, None))
 
 
 def _believed(
@@ -392,6 +428,7 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
         profile=expected.profile,
         job_bytes=expected.job,
         output_bytes=expected.output,
+        salt=expected.salt,
         reason_words=REASONS,
     )
     return Judged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from beddel_cli.countersign import countersigned
 from beddel_cli.dsse import PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, make_envelope, pae
 from beddel_cli.keys import SigningKey, generate_key, load_public_key, load_signing_key
 from beddel_cli.verify import PREDICATE_TYPE, verify_envelope
+from tests.support.cli import Home
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
 from tests.support.trusted import entry, new_key, trust_file
 
@@ -127,6 +129,21 @@ def test_in_toto_attestation(key: SigningKey) -> None:
     del statement.pb.subject[:]
     with pytest.raises(ValueError, match="subject"):
         statement.validate()
+
+
+def test_a_salted_receipt_is_as_valid_a_statement_to_others(home: Home) -> None:
+    """Source: in-toto attestation spec/v1/digest_set.md: any name of an algorithm will do."""
+    options = ("--salt", "salt", "--capture", "--receipt", "r.json")
+    assert home.run("run", home.job("return 1"), "-q", *options).returncode == 0
+    envelope = Envelope.from_dict(json.loads((home.work / "r.json").read_bytes()))
+    key = load_signing_key(str(home.home))
+    assert list(envelope.verify([securesystemslib_key(key)], 1)) == [key.key_id]
+    statement = Statement.copy_from_pb(Parse(envelope.payload, statement_pb2.Statement()))
+    statement.validate()
+    subjects = {each.name: dict(each.digest) for each in statement.pb.subject}
+    assert set(subjects) == {"job", "output", "capture"}
+    output = hmac.digest((home.work / "salt").read_bytes(), hashlib.sha256(b"1").digest(), "sha256")
+    assert subjects["output"] == {"saltedSha256": output.hex()}
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -228,6 +228,12 @@ ENDINGS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
     "memory": ("const a = []; for (;;) a.push(new Uint8Array(4096))", {}, (), 137),
     "refusal": ("return 1", {"limits": {"memory": "1GiB"}}, (), 126),
     "heap": ("return 1", {}, ("--heap-snapshot", "heap"), 0),
+    "salted": (
+        "console.log(1); return input",
+        {"input": 1},
+        ("--salt", "salt", "--capture", "--heap-snapshot", "heap", "--set", "input=2"),
+        0,
+    ),
 }
 
 
@@ -242,6 +248,7 @@ def test_what_a_run_prints_and_signs_fits_the_schema(name: str, home: Home) -> N
 
 
 LOWER = ("--workspace", "lower")
+SALTED = ("--salt", "salt", "--capture", "--workspace", "lower/sub", "--results", "made")
 # What a program does -> options, exit code and reason.
 PROGRAM_ENDINGS: dict[str, tuple[str, tuple[str, ...], int, str]] = {
     "success": ("echo out; echo err >&2", (), 0, "ok"),
@@ -262,6 +269,7 @@ PROGRAM_ENDINGS: dict[str, tuple[str, tuple[str, ...], int, str]] = {
         0,
         "ok",
     ),
+    "salted": ("cat /in; echo x > a", ("--mount", "lower/in:/in", *SALTED), 0, "ok"),
     "file": ("cat /in", ("--mount", "lower/in:/in:rw", "--workspace", "lower/sub:/w:ro"), 0, "ok"),
 }
 # Of this machine root can make one without cgroups; most others may make no cgroup anyway.

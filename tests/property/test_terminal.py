@@ -37,7 +37,8 @@ JSON = st.recursive(
 LABELS = {
     *("reason", "needs", "found", "fix", "at", "console", "next", "profile", "time", "memory"),
     *("worker", "fuel", "output", "walls", "access", "run", "tenant", "limit", "control", "figure"),
-    *("stack", "warning", "receipt", "log", "bundle", "predicate", "heap", "key", "verify"),
+    *("stack", "warning", "receipt", "log", "captured", "bundle", "predicate", "heap", "key"),
+    "verify",
 }
 ONCE = LABELS & {
     *("profile", "receipt", "log", "key", "verify", "output"),
@@ -98,6 +99,7 @@ def hostile_runs(draw: st.DrawFn) -> Finished:
         receipt_path=draw(TEXT),
         bundle_path=draw(st.none() | TEXT),
         predicate_path=draw(st.none() | TEXT),
+        captured_path=draw(st.none() | TEXT),
         snapshot_path=draw(st.none() | TEXT),
         public_key_path=draw(st.none() | TEXT),
         warnings=tuple(draw(st.lists(TEXT, max_size=2))),

@@ -214,6 +214,7 @@ def finished(outcome: Outcome, **changes: Any) -> Finished:
         predicate_path=None,
         proof_path="/home/a/receipts/one.dsse.json.tlog-proof",
         log_index=4,
+        captured_path=None,
         snapshot_path=None,
         collected=None,
         results_path=None,

@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "dsse": BOTTOM,
     "merkle": {"errors"},
     "checkpoint": {*BOTTOM, "merkle"},
-    "log_entry": {*BOTTOM, "checkpoint", "json_strict"},
+    "log_entry": {*BOTTOM, "checkpoint", "json_strict", "salted_digest"},
     "sqlite_core": set(),
     "ledger_file": {"errors", "home", "sqlite_core"},
     "ledger": {*BOTTOM, "checkpoint", "home", "ledger_file", "merkle", "sqlite_core"},
@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "render_audit": {
         *("checkpoint", "errors", "figures", "log_entry", "merkle", "render", "terminal"),
     },
-    "verify": {*BOTTOM, "dsse", "json_strict"},
+    "verify": {*BOTTOM, "dsse", "json_strict", "salted_digest"},
     "instants": set(),
     "trust": {*BOTTOM, "dsse", "instants", "json_strict", "keys"},
     "countersign": {*BOTTOM, "dsse", "instants", "trust"},
@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "when": {"errors", "instants"},
     "key_files": {*BOTTOM, "home", "keys"},
     "trust_store": {*BOTTOM, "files", "home", "keys", "trust"},
-    "render_verify": {"evidence", "instants", "record", "render", "terminal"},
+    "render_verify": {*("evidence", "instants", "record", "render", "salted_digest", "terminal")},
     "job": {
         *BOTTOM,
         "process.mount_rules",
@@ -121,7 +121,11 @@ ALLOWED: dict[str, set[str]] = {
         "process.program",
     },
     "outcome": {*BOTTOM, "isolate.frames", "json_strict", "limits"},
-    "receipt": {"json_strict", "limits", "plan", "record"},
+    "receipt": {"json_strict", "limits", "plan", "record", "salted_digest"},
+    "capture": {"json_strict", "receipt"},
+    "salted_digest": {"errors"},
+    "repetition": {*BOTTOM, "job", "limits", "plan", "salted_digest"},
+    "replay": {"limits", "record", "repetition", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
     "process.landlock_terms": {"errors", "process.program"},
@@ -176,7 +180,7 @@ ALLOWED: dict[str, set[str]] = {
     "process.visible_sink": {"terminal"},
     "execution": {"record"},
     "asked_job": {
-        *("errors", "files", "home", "job", "json_strict", "limits", "profile"),
+        *("capture", "errors", "files", "home", "job", "json_strict", "limits", "profile"),
         *("program_request", "yaml_safe"),
     },
     "javascript_run": {
@@ -204,6 +208,7 @@ STARTERS = {
 PURE = (
     *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
+    *("repetition", "replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
     *("process.landlock_terms",),
@@ -287,9 +292,8 @@ def test_imports_point_one_way(name: str) -> None:
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
     shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
-    shell |= {"audit_command", "explain_job"}
-    shell |= {"explain_job", "verify_command", "keys_command", "countersign_command"}
-    shell |= {"trusted_keys_command"}
+    shell |= {"audit_command", "explain_job", "replay_command", "verify_command"}
+    shell |= {"keys_command", "countersign_command", "trusted_keys_command"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
     assert {name for name in unlisted if not name.startswith("isolate.")} == set()
 
@@ -363,6 +367,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
         "__main__",
         "audit_command",
         "cli",
+        "replay_command",
         "run_command",
         *("verify_command", "keys_command", "countersign_command", "trusted_keys_command"),
     }

@@ -206,7 +206,8 @@ OUTCOME_KEYS = {
 }
 ERROR_KEYS = {"more", "code", "message", "file", "line", "column", "expected", "got", "hint"}
 RECEIPT_KEYS = {
-    *("path", "bundle_path", "predicate_path", "key_id", "key_origin", "log_index", "proof_path")
+    *("path", "bundle_path", "predicate_path", "capture_path", "key_id", "key_origin"),
+    *("log_index", "proof_path"),
 }
 ERRORS: list[BeddelError] = [
     UsageError("no such option"),
