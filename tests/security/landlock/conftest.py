@@ -6,7 +6,6 @@ import inspect
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,21 @@ class Rung:
     def exec(self, *arguments: str | Path, **more: Any) -> Result:
         """Run `beddel-cli exec --profile tenant-isolated …` to its end."""
         more.setdefault("profile", PERMITS_IT)
+        more.setdefault("env", self.environment())
         return self.caller.exec(*arguments, command=(*NO_NAMESPACES, *COMMAND), **more)
+
+    @property
+    def temporary(self) -> Path:
+        """The folder for temporary files of theirs alone, where other tests leave nothing."""
+        return self.caller.work.parent / "temporary"
+
+    def environment(self) -> dict[str, str]:
+        """Give their environment."""
+        return self.caller.environment(TMPDIR=str(self.temporary))
+
+    def scratch_folders(self) -> set[Path]:
+        """Give the scratch folders that are there now."""
+        return set(self.temporary.iterdir())
 
     def sh(self, script: str, *options: str | Path, **more: Any) -> Result:
         """Run a shell script."""
@@ -75,16 +88,11 @@ class Rung:
         run = self.caller.home.start(
             *("exec", "--profile", PERMITS_IT, *arguments),
             command=(*NO_NAMESPACES, *COMMAND),
-            env=self.caller.environment(),
+            env=self.environment(),
             **self.caller.identity(),
         )
         self.caller.started.append(run)
         return run
-
-
-def scratch_folders() -> set[Path]:
-    """Give the scratch folders that are there now."""
-    return set(Path(tempfile.gettempdir()).glob("beddel-[0-9]*-*-*-*"))
 
 
 @pytest.fixture(params=callers.NAMES)
@@ -94,4 +102,7 @@ def rung(request: pytest.FixtureRequest) -> Iterator[Rung]:
     require("system-python")
     require("landlock-scopes")
     with callers.caller(request.param) as found:
-        yield Rung(found)
+        ready = Rung(found)
+        ready.temporary.mkdir(mode=0o755)
+        found.own(ready.temporary)
+        yield ready

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.landlock.conftest import Rung, scratch_folders
+from tests.security.landlock.conftest import Rung
 
 
 def workspace(rung: Rung) -> Path:
@@ -136,17 +136,17 @@ def test_only_the_owners_files_are_copied_for_root(rung: Rung) -> None:
 
 
 def test_nobody_else_sees_a_scratch_folder(rung: Rung) -> None:
-    before = scratch_folders()
+    before = rung.scratch_folders()
     run = rung.start("--", "sh", "-c", "echo secret > here; echo up; sleep 100")
     assert run.stdout is not None
     assert run.stdout.readline() == b"up\n"
-    (mine,) = scratch_folders() - before
+    (mine,) = rung.scratch_folders() - before
     for inner in ("workspace", "tmp"):
         assert (mine / inner).stat().st_mode & 0o077 == 0
     assert mine.stat().st_mode & 0o022 == 0
     run.terminate()
     run.communicate(timeout=30)
-    assert not scratch_folders() - before
+    assert not rung.scratch_folders() - before
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_nobody_else_sees_a_scratch_folder(rung: Rung) -> None:
 def test_what_is_too_much_for_the_scratch_folder_ends_the_run(
     rung: Rung, options: tuple[str, ...], script: str, reason: str
 ) -> None:
-    before = scratch_folders()
+    before = rung.scratch_folders()
     done = rung.sh(script, "--json", *options)
     told = done.json["outcome"]
     assert (done.returncode, told["reason"]) == (124, reason), done.json
-    assert not scratch_folders() - before
+    assert not rung.scratch_folders() - before
     used = rung.caller.predicate()["usage"]
     assert used["disk"]["source"] == "scratch folder, looked through at the end"
