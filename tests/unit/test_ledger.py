@@ -342,10 +342,18 @@ def test_a_log_that_moves_to_such_a_file_system(
     connection.close()
 
 
-def test_a_journal_that_is_not_the_wanted_one_is_refused(
+def test_a_journal_that_is_not_the_wanted_one_is_refused() -> None:
+    """SQLite answers a wish it does not fulfil with what it has, and no error."""
+    connection = sqlite3.connect(":memory:")
+    assert connection.execute("PRAGMA journal_mode = wal").fetchone() == ("memory",)
+    with pytest.raises(LedgerError, match="cannot be kept safely"):
+        ledger_file._set_journal(connection, "somewhere", "wal")
+    connection.close()
+
+
+def test_a_journal_that_others_keep_from_changing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite answers a wish it does not fulfil with what it has, and no error."""
     make_log(tmp_path, 1)
     reader = sqlite3.connect(log_path(tmp_path), isolation_level=None)
     reader.execute("BEGIN")
