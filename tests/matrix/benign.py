@@ -175,7 +175,7 @@ PROGRAMS = (
            "| awk '{print $1 \"k\"}'"),
     _shell("archive", "tar and gzip there and back",
            "mkdir -p u; echo ok > u/a; tar czf u.tgz u; rm -r u; tar xzf u.tgz; cat u/a"),
-    _shell("links", "symbolic and hard links, a rename, modes",
+    _shell("linked", "symbolic and hard links, a rename, modes",
            "echo ok > l; ln -s l m; ln l n; mv n o; chmod 600 o; cat m > p; cat o"),
     _shell("background", "a job in the background, killed",
            "sleep 30 & kill $!; wait $! || echo ok"),

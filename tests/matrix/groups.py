@@ -14,6 +14,7 @@ from tests.matrix import (
     attacks_terminal,
 )
 from tests.matrix.attack import Attack, attacks_in
+from tests.matrix.benign import PROGRAMS, SLOW
 from tests.matrix.runners import Column
 from tests.matrix.verdicts import Verdict, run_alone, run_at_terminal, run_batch, run_pairs
 from tests.matrix.world import Person
@@ -72,6 +73,7 @@ def run_denial(column: Column, person: Person, attacks: Sequence[Attack]) -> dic
 
 
 def names_are_unique() -> bool:
-    """Tell whether every attack has a name of its own; they are keys."""
-    names = [each.name for attacks in GROUPS.values() for each in attacks]
+    """Tell whether every attack and program has a name of its own; they are keys."""
+    names = [each.name for each in (*PROGRAMS, *SLOW)]
+    names += [each.name for attacks in GROUPS.values() for each in attacks]
     return len(names) == len(set(names))

@@ -19,7 +19,7 @@ from tests.matrix.world import Person, World
 from tests.support import block_syscalls
 
 PROFILES = ("ultra-secure", "high-security", "tenant-isolated")
-COMMAND = (sys.executable, "-m", "beddel_cli")
+COMMAND = (sys.executable, "-P", "-m", "beddel_cli")
 REFUSED = 126
 
 

@@ -25,8 +25,18 @@ from tests.matrix.groups import (
 )
 from tests.matrix.runners import BARE, BEDDEL, COLUMNS, Column, people
 from tests.matrix.table import FALLBACK_MAY_BREAK, problems, totals
-from tests.matrix.verdicts import BROKE, FAILS, FAULT, HELD, REFUSES, WORKS, Verdict, run_programs
-from tests.matrix.world import Person
+from tests.matrix.verdicts import (
+    BROKE,
+    FAILS,
+    FAULT,
+    HELD,
+    REFUSES,
+    WORKS,
+    Verdict,
+    judge,
+    run_programs,
+)
+from tests.matrix.world import Person, World
 from tests.support.capabilities import give_up, has, require
 
 PEOPLE = {each.name: each for each in people()}
@@ -230,9 +240,6 @@ def test_only_what_works_outside_is_counted() -> None:
 
 
 def test_a_canary_counts_only_when_it_was_seen(tmp_path: Any) -> None:
-    from tests.matrix.verdicts import judge
-    from tests.matrix.world import World
-
     attack = Attack("one", "one", "", "canary secret")
     world = World(Person("us", None), tmp_path, "t", {"secret": "xyz"}, {}, {})
     assert judge(world, attack, {"one": {"said": "--xyz--"}}).status == BROKE

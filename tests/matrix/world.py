@@ -6,6 +6,7 @@ attack did is read from here, outside: changed files, hurt processes, messages t
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.matrix.attack import Attack
 
@@ -198,8 +202,6 @@ def state_of_process(pid: int, memory: int) -> object:
 
 def priority(pid: int) -> int:
     """Give a process's I/O priority."""
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     number = 31 if os.uname().machine == "aarch64" else 252
     return int(libc.syscall(ctypes.c_long(number), 1, pid))
@@ -292,9 +294,6 @@ def _folders(world: World, attacks: Sequence[Attack]) -> None:
 
 def _make_key(world: World) -> None:
     """Make the key that beddel-cli finds and signs with; its last lines are a canary."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
