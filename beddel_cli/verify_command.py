@@ -53,7 +53,7 @@ class Believed:
     because: str
     trust: LoadedTrust | None
     log_keys: tuple[PublicKey, ...]
-    checkpoint: bytes | None
+    checkpoints: tuple[bytes, ...]
     stamp_roots: bytes | None
     now_ms: int
 
@@ -106,7 +106,9 @@ def verify(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", metavar="FILE", help="One you kept: the proof has to agree."),
+        typer.Option(
+            "--checkpoint", metavar="FILE", help="What you kept of the log: the proof has to agree."
+        ),
     ] = None,
     timestamp: Annotated[
         str | None,
@@ -152,8 +154,8 @@ def verify(
             expect_outcome, expect_profile, _bytes(job, "job"), _bytes(output, "output")
         )
         if os.path.isdir(receipt):
-            if proof is not None or timestamp is not None or checkpoint is not None:
-                raise UsageError("--proof, --checkpoint and --timestamp go with one receipt")
+            if proof is not None or timestamp is not None:
+                raise UsageError("--proof and --timestamp go with one receipt")
             return _verify_folder(receipt, believed, expected, as_json, quiet, verbose)
         data = read_receipt(receipt)
         judged = _judge(data, believed, expected, _evidence(receipt, proof, timestamp))
@@ -259,16 +261,19 @@ def _believed(
     checkpoint: str | None,
     timestamp_roots: str | None,
 ) -> Believed:
-    from beddel_cli.checkpoint import MAX_NOTE_BYTES
+    from beddel_cli.audit_anchor import notes_in
     from beddel_cli.files import read_file
     from beddel_cli.keys import local_log_keys
     from beddel_cli.timestamps import MAX_ROOTS_BYTES
 
     now_ms = time_ns() // 1_000_000
     keys, because, loaded = believed_keys(key, trust, root, least_serial, now_ms)
-    kept = roots = None
+    kept: tuple[bytes, ...] = ()
+    roots = None
     if checkpoint is not None:
-        kept = read_file(checkpoint, "checkpoint", MAX_NOTE_BYTES)
+        kept = tuple(notes_in(read_file(checkpoint, "checkpoint")))
+        if not kept:
+            raise UnverifiableError(f"there is no checkpoint in {checkpoint!r}")
     if timestamp_roots is not None:
         roots = read_file(timestamp_roots, "roots of time stamps", MAX_ROOTS_BYTES)
     log_keys = read_public_keys(log_key)
@@ -412,7 +417,7 @@ def _logged(
 ) -> Logged | None:
     from beddel_cli.evidence import check_proof
 
-    named = evidence.proof_named or believed.checkpoint is not None
+    named = evidence.proof_named or bool(believed.checkpoints)
     if evidence.proof is None:
         if named:
             raise UnverifiableError(
@@ -429,7 +434,7 @@ def _logged(
             receipt.payload,
             believed.log_keys,
             trust=None if loaded is None else loaded.trust,
-            checkpoint=believed.checkpoint,
+            checkpoints=believed.checkpoints,
         )
     except UnverifiableError as error:
         if named or believed.log_keys:

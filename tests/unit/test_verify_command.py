@@ -9,6 +9,7 @@ from time import time_ns
 
 import pytest
 
+from beddel_cli.audit_anchor import append_to_file
 from beddel_cli.dsse import make_envelope
 from beddel_cli.keys import generate_key, load_signing_key
 from beddel_cli.trust import Revocation
@@ -123,6 +124,17 @@ def test_a_checkpoint_that_was_kept(beddel: CommandLine, tmp_path: Path) -> None
     )
     write_proof(tmp_path)
     beddel("verify", "r.json", *BY_LIST, *kept)
+    # A file to which `audit anchor` adds holds several.
+    shorter = SmallLog(LOG, SMALL.entries[:4]).checkpoint()
+    append_to_file("anchors", shorter)
+    assert (
+        "log and size"
+        in beddel("verify", "r.json", *BY_LIST, "--checkpoint", "anchors", code=2).err
+    )
+    append_to_file("anchors", SMALL.checkpoint())
+    beddel("verify", "r.json", *BY_LIST, "--checkpoint", "anchors")
+    (tmp_path / "empty").write_bytes(b"")
+    beddel("verify", "r.json", *BY_LIST, "--checkpoint", "empty", code=2)
     forked = SmallLog(LOG, [*SMALL.entries[:4], b"another end"]).checkpoint()
     (tmp_path / "checkpoint").write_bytes(forked)
     assert "forked" in beddel("verify", "r.json", *BY_LIST, *kept, code=1).err
@@ -303,6 +315,9 @@ def test_a_bad_proof_in_a_folder_counts(beddel: CommandLine, folder: Path) -> No
     answer = beddel("verify", folder, *BY_LIST, code=1)
     assert "NOT VALID  1.dsse.json" in answer.err
     assert "2 valid, 1 not valid, 0 could not tell" in answer.err
+    # Each log here has five entries and a root of its own; the checkpoint is of yet another.
+    answer = beddel("verify", folder, *BY_LIST, "--checkpoint", "checkpoint", code=1)
+    assert "0 valid, 3 not valid, 0 could not tell" in answer.err
 
 
 def test_an_empty_folder_is_never_good(beddel: CommandLine, tmp_path: Path) -> None:
@@ -325,7 +340,7 @@ def test_expectations_hold_for_each_of_a_folder(beddel: CommandLine, folder: Pat
         "unknown outcome"
         in beddel("verify", folder, *BY_KEY, "--expect-outcome", "sucess", code=2).err
     )
-    for option in ("--proof", "--checkpoint", "--timestamp"):
+    for option in ("--proof", "--timestamp"):
         assert "one receipt" in beddel("verify", folder, *BY_KEY, option, "r.json", code=2).err
 
 
