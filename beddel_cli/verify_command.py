@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from beddel_cli.errors import BeddelError, NotFoundError, UnverifiableError, UsageError
+from beddel_cli.errors import BeddelError, HomeError, NotFoundError, UnverifiableError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.record import record
 
@@ -305,27 +305,31 @@ def believed_keys(
         raise UsageError("--key and --trust are two answers to one question", hint="give one")
     if key:
         return read_public_keys(key), "given", None
-    home = locate(os.environ).home
     if trust is not None:
+        try:
+            home: str | None = locate(os.environ).home
+        except HomeError:  # a container's user without one can still verify
+            home = None
         loaded = load_trust(trust, _root_keys(root, home), home, now_ms)
     elif root:
         raise UsageError("--root is the key of a list of trusted keys", hint="--trust FILE")
     else:
-        found = load_home_trust(home, now_ms)
+        own_home = locate(os.environ).home
+        found = load_home_trust(own_home, now_ms)
         if found is None:
-            return local_public_keys(home), "own", None
+            return local_public_keys(own_home), "own", None
         loaded = found
     require_serial(loaded.trust, least_serial)
     return tuple(entry.public for entry in loaded.trust.keys), "list", loaded
 
 
-def _root_keys(root: list[str] | None, home: str) -> tuple[PublicKey, ...]:
+def _root_keys(root: list[str] | None, home: str | None) -> tuple[PublicKey, ...]:
     """Give the root keys of the command line, else this machine's own, which is then said."""
     from beddel_cli.trust_store import home_root
 
     if root:
         return read_public_keys(root)
-    own = home_root(home)
+    own = None if home is None else home_root(home)
     return () if own is None else (own,)
 
 

@@ -185,6 +185,16 @@ def test_a_reader_without_a_memory_names_the_least_serial(beddel: CommandLine) -
     assert "older than one seen before" in answer.err
 
 
+def test_a_user_without_a_home_can_verify(
+    beddel: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Home and cache in one folder is no home, and is refused wherever one is needed.
+    monkeypatch.setenv("BEDDEL_CACHE_DIR", os.environ["BEDDEL_HOME"])
+    assert beddel("verify", "r.json", *BY_KEY).err == ""
+    assert "nothing here remembers" in beddel("verify", "r.json", *BY_LIST).err
+    assert "overlap" in beddel("verify", "r.json", code=2).err
+
+
 def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
     for arguments, why in (
         ((*BY_KEY, *BY_LIST), "two answers to one question"),
