@@ -7,7 +7,12 @@ whoever stole a signing key alone cannot back-date with it.
 
 from __future__ import annotations
 
-from beddel_cli.checkpoint import verify_checkpoint, verify_proof
+from beddel_cli.checkpoint import (
+    parse_checkpoint,
+    parse_note,
+    verify_checkpoint,
+    verify_proof,
+)
 from beddel_cli.errors import UnverifiableError, VerificationError
 from beddel_cli.instants import parse_instant, show_instant
 from beddel_cli.log_entry import verify_logged
@@ -16,7 +21,7 @@ from beddel_cli.trust import Judgement, Moment, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from beddel_cli.checkpoint import Checkpoint
     from beddel_cli.keys import PublicKey
@@ -47,7 +52,7 @@ def check_proof(
     log_keys: Iterable[PublicKey],
     *,
     trust: Trust | None = None,
-    checkpoint: bytes | None = None,
+    checkpoints: Sequence[bytes] = (),
 ) -> Logged:
     """Check that a log has the end of this receipt's run.
 
@@ -55,12 +60,12 @@ def check_proof(
         proof: a `.tlog-proof`.
         payload: what the receipt signs, its signature already verified.
         log_keys: given by the reader; those that the list trusts for logs are added.
-        checkpoint: one that the reader kept, which the proof has to agree with.
+        checkpoints: those that the reader kept, of any logs; the proof has to agree with them.
 
     Raises:
         VerificationError: it proves something else, or nothing; or the log's key had no right.
-        UnverifiableError: the log's key is not known, or has been revoked since; or the kept
-            checkpoint is of another size.
+        UnverifiableError: the log's key is not known, or has been revoked since; or none
+            of the checkpoints is of its log and size.
     """
     keys = {key.key_id: key for key in log_keys}
     if trust is not None:
@@ -75,8 +80,8 @@ def check_proof(
     listed = None if trust is None else trust.find(proven.key_id)
     if listed is not None:
         _require_log_key(listed, at_ms)
-    if checkpoint is not None:
-        _require_same(proven.checkpoint, verify_checkpoint(checkpoint, keys.values())[0])
+    if checkpoints:
+        _require_kept(proven.checkpoint, checkpoints, keys.values())
     place = proven.checkpoint
     return Logged(place.origin, proven.index, place.size, at_ms, proven.key_id, listed is not None)
 
@@ -92,25 +97,30 @@ def _require_log_key(entry: TrustedKey, at_ms: int) -> None:
         raise UnverifiableError(judgement.why)
 
 
-def _require_same(proved: Checkpoint, kept: Checkpoint) -> None:
-    if proved.origin != kept.origin:
-        raise VerificationError(
-            "the proof and the checkpoint are of different logs",
-            expected=repr(kept.origin),
-            got=repr(proved.origin),
-        )
-    if proved.size != kept.size:
+def _require_kept(proved: Checkpoint, kept: Sequence[bytes], keys: Collection[PublicKey]) -> None:
+    """Check that a checkpoint of the proof's log and size was kept, and says the same."""
+    ours = [
+        verify_checkpoint(note, keys)[0]
+        for note in kept
+        if parse_checkpoint(parse_note(note).text).origin == proved.origin
+    ]
+    same_size = [each for each in ours if each.size == proved.size]
+    for each in same_size:
+        if each.root != proved.root:
+            raise VerificationError(
+                f"two different logs of {each.size} entries have one name: the log was forked",
+                expected=each.root.hex(),
+                got=proved.root.hex(),
+            )
+    if not same_size:
+        sizes = ", ".join(str(each.size) for each in ours[:10])
         raise UnverifiableError(
-            "the checkpoint is of another size than the proof's, and one does not show the other",
-            hint="beddel-cli audit verify --against-anchor, where the log is",
-            expected=f"{kept.size} entries",
-            got=f"{proved.size} entries",
-        )
-    if proved.root != kept.root:
-        raise VerificationError(
-            f"two different logs of {kept.size} entries have one name: the log was forked",
-            expected=kept.root.hex(),
-            got=proved.root.hex(),
+            "no checkpoint that was kept is of the proof's log and size, and one of another size "
+            "does not show it",
+            hint="where the log is: audit verify --against-anchor, or a proof for another size by "
+            "audit show INDEX --proof FILE",
+            expected=f"{proved.size} entries of {proved.origin!r}",
+            got=f"{sizes} entries" if ours else "none of this log",
         )
 
 

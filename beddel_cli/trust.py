@@ -400,6 +400,9 @@ def _roles(items: list[object]) -> tuple[str, ...]:
             expected=f"some of {', '.join(ROLES)}, each once",
             got=repr(items)[:200],
         )
+    if "log" in roles and len(roles) > 1:
+        # A note and an envelope are spelt apart, but no key should depend on it.
+        raise TrustError("the key of a log signs nothing else", got=", ".join(roles))
     return roles
 
 

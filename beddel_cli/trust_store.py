@@ -41,6 +41,7 @@ ROOT_PRIVATE_NAME = "root.pem"
 ROOT_PUBLIC_NAME = "root.pub.pem"
 _SEEN_FOLDER = "trust-seen"
 _MOST_SEEN_BYTES = 256
+_NO_MEMORY = "nothing here remembers the newest list of trusted keys"
 
 
 @record
@@ -112,15 +113,14 @@ def _current(
     trust = parse_trust(data, roots)
     require_current(trust, now_ms)
     if home is None:
-        return LoadedTrust(trust, path, None)
+        return LoadedTrust(trust, path, f"{_NO_MEMORY} (there is no home folder)")
     try:
         remember(home, trust)
     except TrustError:
         raise
     except (BeddelError, OSError) as error:
         why = error.message if isinstance(error, BeddelError) else os.strerror(error.errno or 0)
-        warning = f"nothing here remembers the newest list of trusted keys ({why})"
-        return LoadedTrust(trust, path, warning)
+        return LoadedTrust(trust, path, f"{_NO_MEMORY} ({why})")
     return LoadedTrust(trust, path, None)
 
 

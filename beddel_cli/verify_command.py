@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from beddel_cli.errors import BeddelError, NotFoundError, UnverifiableError, UsageError
+from beddel_cli.errors import BeddelError, HomeError, NotFoundError, UnverifiableError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.record import record
 
@@ -54,7 +54,7 @@ class Believed:
     because: str
     trust: LoadedTrust | None
     log_keys: tuple[PublicKey, ...]
-    checkpoint: bytes | None
+    checkpoints: tuple[bytes, ...]
     stamp_roots: bytes | None
     now_ms: int
 
@@ -111,7 +111,9 @@ def verify(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", metavar="FILE", help="One you kept: the proof has to agree."),
+        typer.Option(
+            "--checkpoint", metavar="FILE", help="What you kept of the log: the proof has to agree."
+        ),
     ] = None,
     timestamp: Annotated[
         str | None,
@@ -162,8 +164,8 @@ def verify(
             read_salt(salt_file),
         )
         if os.path.isdir(receipt):
-            if proof is not None or timestamp is not None or checkpoint is not None:
-                raise UsageError("--proof, --checkpoint and --timestamp go with one receipt")
+            if proof is not None or timestamp is not None:
+                raise UsageError("--proof and --timestamp go with one receipt")
             return _verify_folder(receipt, believed, expected, as_json, quiet, verbose)
         data = read_receipt(receipt)
         judged = _judge(data, believed, expected, _evidence(receipt, proof, timestamp))
@@ -295,16 +297,19 @@ def _believed(
     checkpoint: str | None,
     timestamp_roots: str | None,
 ) -> Believed:
-    from beddel_cli.checkpoint import MAX_NOTE_BYTES
+    from beddel_cli.audit_anchor import notes_in
     from beddel_cli.files import read_file
     from beddel_cli.keys import local_log_keys
     from beddel_cli.timestamps import MAX_ROOTS_BYTES
 
     now_ms = time_ns() // 1_000_000
     keys, because, loaded = believed_keys(key, trust, root, least_serial, now_ms)
-    kept = roots = None
+    kept: tuple[bytes, ...] = ()
+    roots = None
     if checkpoint is not None:
-        kept = read_file(checkpoint, "checkpoint", MAX_NOTE_BYTES)
+        kept = tuple(notes_in(read_file(checkpoint, "checkpoint")))
+        if not kept:
+            raise UnverifiableError(f"there is no checkpoint in {checkpoint!r}")
     if timestamp_roots is not None:
         roots = read_file(timestamp_roots, "roots of time stamps", MAX_ROOTS_BYTES)
     log_keys = read_public_keys(log_key)
@@ -336,27 +341,31 @@ def believed_keys(
         raise UsageError("--key and --trust are two answers to one question", hint="give one")
     if key:
         return read_public_keys(key), "given", None
-    home = locate(os.environ).home
     if trust is not None:
+        try:
+            home: str | None = locate(os.environ).home
+        except HomeError:  # a container's user without one can still verify
+            home = None
         loaded = load_trust(trust, _root_keys(root, home), home, now_ms)
     elif root:
         raise UsageError("--root is the key of a list of trusted keys", hint="--trust FILE")
     else:
-        found = load_home_trust(home, now_ms)
+        own_home = locate(os.environ).home
+        found = load_home_trust(own_home, now_ms)
         if found is None:
-            return local_public_keys(home), "own", None
+            return local_public_keys(own_home), "own", None
         loaded = found
     require_serial(loaded.trust, least_serial)
     return tuple(entry.public for entry in loaded.trust.keys), "list", loaded
 
 
-def _root_keys(root: list[str] | None, home: str) -> tuple[PublicKey, ...]:
+def _root_keys(root: list[str] | None, home: str | None) -> tuple[PublicKey, ...]:
     """Give the root keys of the command line, else this machine's own, which is then said."""
     from beddel_cli.trust_store import home_root
 
     if root:
         return read_public_keys(root)
-    own = home_root(home)
+    own = None if home is None else home_root(home)
     return () if own is None else (own,)
 
 
@@ -449,7 +458,7 @@ def _logged(
 ) -> Logged | None:
     from beddel_cli.evidence import check_proof
 
-    named = evidence.proof_named or believed.checkpoint is not None
+    named = evidence.proof_named or bool(believed.checkpoints)
     if evidence.proof is None:
         if named:
             raise UnverifiableError(
@@ -466,7 +475,7 @@ def _logged(
             receipt.payload,
             believed.log_keys,
             trust=None if loaded is None else loaded.trust,
-            checkpoint=believed.checkpoint,
+            checkpoints=believed.checkpoints,
         )
     except UnverifiableError as error:
         if named or believed.log_keys:

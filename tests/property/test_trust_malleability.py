@@ -131,6 +131,12 @@ INSTANTS = st.integers(-62_135_596_800, 253_402_300_799).map(lambda seconds: sec
 TEXTS = st.text(min_size=1, max_size=20)
 
 
+SETS_OF_ROLES = (
+    *((role,) for role in ROLES),
+    *(("receipt", "countersign"), ("countersign", "receipt")),
+)
+
+
 @st.composite
 def entries(draw: st.DrawFn) -> TrustedKey:
     from_ms, until_ms = draw(st.none() | INSTANTS), draw(st.none() | INSTANTS)
@@ -139,7 +145,7 @@ def entries(draw: st.DrawFn) -> TrustedKey:
     return TrustedKey(
         public=public(KEY),
         owner=draw(TEXTS),
-        roles=tuple(draw(st.lists(st.sampled_from(ROLES), min_size=1, unique=True))),
+        roles=draw(st.sampled_from(SETS_OF_ROLES)),
         from_ms=from_ms,
         until_ms=until_ms,
         revoked=draw(st.none() | st.builds(Revocation, INSTANTS, TEXTS)),

@@ -102,21 +102,24 @@ def test_an_entry_without_a_time() -> None:
 
 
 def test_a_checkpoint_that_was_kept_has_to_agree() -> None:
-    def check(kept: bytes) -> Logged:
-        return check_proof(PROOF, PAYLOAD, [public(LOG)], checkpoint=kept)
+    def check(*kept: bytes) -> Logged:
+        return check_proof(PROOF, PAYLOAD, [public(LOG)], checkpoints=kept)
 
-    assert check(SMALL.checkpoint()).index == 3
-    forked = SmallLog(LOG, [*SMALL.entries[:4], b"a different end"])
-    with pytest.raises(VerificationError, match="the log was forked"):
-        check(forked.checkpoint())
-    with pytest.raises(UnverifiableError, match="of another size"):
-        check(SmallLog(LOG, SMALL.entries[:4]).checkpoint())
-    with pytest.raises(VerificationError, match="of different logs"):
-        check(SMALL.checkpoint("another.test/log"))
+    same, shorter = SMALL.checkpoint(), SmallLog(LOG, SMALL.entries[:4]).checkpoint()
+    elsewhere = SmallLog(OTHER, SMALL.entries).checkpoint("another.test/log")
+    assert check(same).index == 3
+    assert check(shorter, elsewhere, same).index == 3
+    forked = SmallLog(LOG, [*SMALL.entries[:4], b"a different end"]).checkpoint()
+    for kept in ((forked,), (same, forked), (forked, same)):
+        with pytest.raises(VerificationError, match="the log was forked"):
+            check(*kept)
+    for kept in ((shorter,), (elsewhere,), (shorter, elsewhere)):
+        with pytest.raises(UnverifiableError, match="of the proof's log and size"):
+            check(*kept)
     with pytest.raises(UnverifiableError, match="a key that was not given"):
-        check(SmallLog(OTHER, SMALL.entries).checkpoint())
+        check(same, SmallLog(OTHER, SMALL.entries).checkpoint())
     with pytest.raises(VerificationError):
-        check(SMALL.checkpoint().replace(b"\n5\n", b"\n6\n"))
+        check(same.replace(b"\n5\n", b"\n6\n"))
 
 
 def test_whose_word_a_moment_is() -> None:

@@ -194,6 +194,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "unknown role": (_set("keys", 0, "roles", to=["receipt", "root"]), "not known here"),
     "no role": (_set("keys", 0, "roles", to=[]), "not known here"),
     "role twice": (_set("keys", 0, "roles", to=["receipt", "receipt"]), "not known here"),
+    "a log key for receipts": (_set("keys", 2, "roles", to=["receipt", "log"]), "nothing else"),
     "role as text": (_set("keys", 0, "roles", to="receipt"), "another kind"),
     "role in capitals": (_set("keys", 0, "roles", to=["Receipt"]), "not known here"),
     "role that is a list": (_set("keys", 0, "roles", to=[["receipt"]]), "not known here"),

@@ -9,6 +9,7 @@ from time import time_ns
 
 import pytest
 
+from beddel_cli.audit_anchor import append_to_file
 from beddel_cli.dsse import make_envelope
 from beddel_cli.keys import generate_key, load_signing_key
 from beddel_cli.trust import Revocation
@@ -123,6 +124,17 @@ def test_a_checkpoint_that_was_kept(beddel: CommandLine, tmp_path: Path) -> None
     )
     write_proof(tmp_path)
     beddel("verify", "r.json", *BY_LIST, *kept)
+    # A file to which `audit anchor` adds holds several.
+    shorter = SmallLog(LOG, SMALL.entries[:4]).checkpoint()
+    append_to_file("anchors", shorter)
+    assert (
+        "log and size"
+        in beddel("verify", "r.json", *BY_LIST, "--checkpoint", "anchors", code=2).err
+    )
+    append_to_file("anchors", SMALL.checkpoint())
+    beddel("verify", "r.json", *BY_LIST, "--checkpoint", "anchors")
+    (tmp_path / "empty").write_bytes(b"")
+    beddel("verify", "r.json", *BY_LIST, "--checkpoint", "empty", code=2)
     forked = SmallLog(LOG, [*SMALL.entries[:4], b"another end"]).checkpoint()
     (tmp_path / "checkpoint").write_bytes(forked)
     assert "forked" in beddel("verify", "r.json", *BY_LIST, *kept, code=1).err
@@ -171,6 +183,16 @@ def test_a_reader_without_a_memory_names_the_least_serial(beddel: CommandLine) -
     beddel("verify", "r.json", *BY_LIST, "--least-serial", "1")
     answer = beddel("verify", "r.json", *BY_LIST, "--least-serial", "2", code=2)
     assert "older than one seen before" in answer.err
+
+
+def test_a_user_without_a_home_can_verify(
+    beddel: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Home and cache in one folder is no home, and is refused wherever one is needed.
+    monkeypatch.setenv("BEDDEL_CACHE_DIR", os.environ["BEDDEL_HOME"])
+    assert beddel("verify", "r.json", *BY_KEY).err == ""
+    assert "nothing here remembers" in beddel("verify", "r.json", *BY_LIST).err
+    assert "overlap" in beddel("verify", "r.json", code=2).err
 
 
 def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
@@ -303,6 +325,9 @@ def test_a_bad_proof_in_a_folder_counts(beddel: CommandLine, folder: Path) -> No
     answer = beddel("verify", folder, *BY_LIST, code=1)
     assert "NOT VALID  1.dsse.json" in answer.err
     assert "2 valid, 1 not valid, 0 could not tell" in answer.err
+    # Each has a log of its own under one name and of one size; the checkpoint is of the first's.
+    answer = beddel("verify", folder, *BY_LIST, "--checkpoint", "checkpoint", code=1)
+    assert "1 valid, 2 not valid, 0 could not tell" in answer.err
 
 
 def test_an_empty_folder_is_never_good(beddel: CommandLine, tmp_path: Path) -> None:
@@ -325,7 +350,7 @@ def test_expectations_hold_for_each_of_a_folder(beddel: CommandLine, folder: Pat
         "unknown outcome"
         in beddel("verify", folder, *BY_KEY, "--expect-outcome", "sucess", code=2).err
     )
-    for option in ("--proof", "--checkpoint", "--timestamp"):
+    for option in ("--proof", "--timestamp"):
         assert "one receipt" in beddel("verify", folder, *BY_KEY, option, "r.json", code=2).err
 
 
