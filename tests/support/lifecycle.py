@@ -1,0 +1,311 @@
+"""Runs of the command that are stopped somewhere, and what must be true of each afterwards."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.callers import Caller
+from tests.support.cli import COMMAND
+from tests.support.stopped_at import Failure, Point, Signal, Traced, trace
+
+OUTPUT = 20_000
+# Numbers of x86-64: mmap, mprotect, brk, mremap, clone, fork, vfork, clone3, memfd_create.
+MEMORY_CALLS = frozenset((9, 10, 12, 25, 56, 57, 58, 319, 435))
+# open, openat, pipe, pipe2, socketpair, sendmsg, poll, mkdir, mkdirat, openat2, pidfd_open: a
+# kernel that is out of memory fails these too.
+KERNEL_CALLS = frozenset((2, 7, 22, 46, 53, 83, 257, 258, 293, 434, 437))
+# write, pwrite64, fsync, ftruncate, rename, renameat, linkat, renameat2: of a disk that breaks.
+DISK_CALLS = frozenset((1, 18, 74, 77, 82, 264, 265, 316))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A run, and how it ends when nobody disturbs it.
+
+    Attributes:
+        arguments: of the command line; {work} is the caller's folder.
+        program: what the program is executed as; empty for a guest.
+        ending: the program's own exit code, where it comes to its end undisturbed.
+        exit_code, reason: of the run.
+        stdout: all of it, of an undisturbed run.
+        collects: what of files appears in `results`, by name.
+        first: whether no run came before, so that there is no key yet.
+    """
+
+    arguments: tuple[str, ...]
+    program: bytes = b""
+    ending: int | None = 0
+    exit_code: int = 0
+    reason: str = "ok"
+    stdout: bytes = b""
+    collects: dict[str, bytes] = field(default_factory=dict)
+    first: bool = False
+
+
+_WRITES = f"head -c {OUTPUT} /dev/zero; mkdir -p d; echo one >d/one; echo two >two"
+_RESULTS = {"d/one": b"one\n", "two": b"two\n"}
+_JOB = '{{"beddel":1,"id":"x","runtime":"{runtime}",{what}}}'
+CASES = {
+    "guest": Case(("run", "guest.yaml"), stdout=b"42\n"),
+    "first guest": Case(("exec", "--runtime", "javascript", "x.js"), stdout=b"42\n", first=True),
+    "guest at its limit": Case(
+        ("run", "endless.yaml", "--timeout", "100ms", "--heap-snapshot", "heap", "--bundle", "b"),
+        exit_code=124,
+        reason="wall",
+    ),
+    "program": Case(
+        ("exec", "--workspace", "{work}/space", "--results", "{work}/results", "--")
+        + ("sh", "-c", _WRITES),
+        program=b"sh",
+        stdout=bytes(OUTPUT),
+        collects=_RESULTS,
+    ),
+    "program of a job": Case(
+        ("run", "program.yaml", "--receipt", "r.json"), program=b"/bin/echo", stdout=b"hello\n"
+    ),
+    "program at its limit": Case(
+        ("exec", "--timeout", "100ms", "--workspace", "{work}/space", "--write-back", "--")
+        + ("sh", "-c", "echo x >d-new; sleep 60"),
+        program=b"sh",
+        ending=None,
+        exit_code=124,
+        reason="wall",
+    ),
+}
+
+
+def prepare(caller: Caller) -> None:
+    """Put the files of every case where the caller works."""
+    work = caller.work
+    guest, endless = '"code":"return 42"', '"code":"for(;;);"'
+    program = '"command":["/bin/echo","hello"]'
+    for name, runtime, what in (
+        ("guest", "javascript", guest),
+        ("endless", "javascript", endless),
+        ("program", "process", program),
+    ):
+        (work / f"{name}.yaml").write_text(_JOB.format(runtime=runtime, what=what))
+    (work / "x.js").write_text("return 42")
+    (work / "space").mkdir()
+    (work / "space" / "old").write_text("old")
+    caller.own(work)
+    assert caller.cli("run", "guest.yaml").returncode == 0, "there is a key from here on"
+
+
+def command(caller: Caller, case: Case) -> list[str]:
+    """Give the whole command line of a case."""
+    first, *rest = (each.replace("{work}", str(caller.work)) for each in case.arguments)
+    runs_program = bool(case.program)
+    profile = ("--profile", caller.profile) if runs_program else ()
+    return [*COMMAND, first, *profile, *rest]
+
+
+def attempt(caller: Caller, case: Case, point: Point | None, **more: Any) -> Traced:
+    """Run a case with whatever is asked to happen at a point."""
+    clean(caller, case)
+    return trace(
+        command(caller, case),
+        point,
+        env=caller.environment(),
+        cwd=caller.work,
+        user=caller.user,
+        **more,
+    )
+
+
+def clean(caller: Caller, case: Case) -> None:
+    """Take away what an earlier attempt made."""
+    for path in receipts(caller):
+        path.unlink()
+    for name in ("results", "home-of-first"):
+        shutil.rmtree(caller.work / name, ignore_errors=True)
+    for name in ("heap", "b", "r.json", "space/d-new"):
+        (caller.work / name).unlink(missing_ok=True)
+    if case.first:
+        shutil.rmtree(caller.home.home, ignore_errors=True)
+
+
+def receipts(caller: Caller) -> list[Path]:
+    """Give every receipt there is."""
+    named = caller.work / "r.json"
+    return [*caller.home.receipts(), *([named] if named.exists() else [])]
+
+
+def half_files(caller: Caller) -> list[Path]:
+    """Give every temporary file or folder of ours that is still there."""
+    return sorted(
+        path
+        for root in (caller.work, caller.home.home, caller.home.cache)
+        for path in root.rglob(".beddel-*")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of one attempt.
+
+    Attributes:
+        problems: what must not be; empty for a good one.
+        left: temporary names that the next run has to remove.
+        ending: in a word, for counting.
+    """
+
+    problems: list[str]
+    left: list[str]
+    ending: str
+
+
+def judge(caller: Caller, case: Case, action: Signal | Failure | None, told: Traced) -> Verdict:
+    """Hold what a stopped run left and said against what really happened."""
+    problems = [f"outlives it: {each}" for each in told.survivors]
+    found = receipts(caller)
+    if len(found) > 1:
+        problems.append(f"{len(found)} receipts")
+    said = None
+    if found:
+        try:
+            said = caller.home.predicate(found[-1])
+        except Exception as error:  # noqa: BLE001
+            problems.append(f"a receipt that does not verify: {error}")
+    problems += _check_exit(case, action, told, said)
+    if said is not None:
+        problems += _check_truth(caller, case, told, said)
+    problems += _check_results(caller, case, told)
+    if b"Traceback" in told.stderr and _ours_by_now(told):
+        problems.append("a traceback: " + told.stderr.decode("utf-8", "replace")[-300:])
+    left = [str(path) for path in half_files(caller)]
+    reason = "none" if said is None else said["outcome"]["reason"]
+    return Verdict(problems, left, f"{told.status} {reason}")
+
+
+def _ours_by_now(told: Traced) -> bool:
+    """Tell whether the command had come to its own code; before, Python answers."""
+    return b"beddel_cli/run" in told.stderr or len(told.processes) > 1
+
+
+def _check_exit(
+    case: Case, action: Signal | Failure | None, told: Traced, said: dict[str, Any] | None
+) -> Iterator[str]:
+    status = told.status
+    outcome = None if said is None else said["outcome"]
+    if outcome is None:
+        if status == 0:
+            yield "exit 0 without a receipt"
+        if status not in _without_receipt(action):
+            yield f"exit {status} without a receipt: {told.stderr[-300:]!r}"
+        return
+    if status == 0 and outcome["status"] != "success":
+        yield f"exit 0 for {outcome}"
+    if isinstance(action, Signal) and action.to_command:
+        # The signal may end the command while it prints, when the receipt is written.
+        allowed = {outcome["exitCode"], -action.number}
+    else:
+        allowed = {outcome["exitCode"], 125}
+    if status not in allowed:
+        yield f"exit {status} for {outcome}: {told.stderr[-300:]!r}"
+    interrupting = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    expected = {case.reason, "worker-fault", "sandbox-fault"}
+    if isinstance(action, Signal) and action.to_command:
+        expected = {case.reason, interrupting.get(action.number, "")}
+    if isinstance(action, Failure):
+        expected |= {"protection"}
+    if outcome["reason"] not in expected:
+        yield f"the receipt says {outcome}"
+
+
+def _without_receipt(action: Signal | Failure | None) -> set[int]:
+    if not isinstance(action, Signal):
+        return {125, 1, 120, 127, -signal.SIGSEGV, -signal.SIGABRT}
+    if not action.to_command:
+        return {125}
+    words = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    # Python itself answers Ctrl-C with 1 while it starts.
+    early = {1} if action.number == signal.SIGINT else set()
+    return {-action.number, words.get(action.number, -action.number)} | early
+
+
+def _check_truth(
+    caller: Caller, case: Case, told: Traced, said: dict[str, Any]
+) -> Iterator[str]:
+    outcome = said["outcome"]
+    if case.program:
+        ended = told.ending_of(case.program)
+        if outcome["status"] == "success" and ended != 0:
+            yield f"success, and the program ended with {ended}"
+        if outcome["programExitCode"] not in (None, ended):
+            yield f"exit code {outcome['programExitCode']}, and the program ended with {ended}"
+    if outcome["status"] == "success" and not case.program and told.processes[1] != 0:
+        yield f"success, and the worker ended with {told.processes[1]}"
+    for name, digest in _digests(said).items():
+        content = case.stdout.rstrip(b"\n") if name == "output" else case.stdout
+        if outcome["status"] == "success" and digest != hashlib.sha256(content).hexdigest():
+            yield f"another {name}"
+
+
+def _digests(said: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    if said.get("output"):
+        found["output"] = said["output"]["digest"]["sha256"]
+    if said.get("streams"):
+        found["stdout"] = said["streams"]["stdout"]["digest"]["sha256"]
+    return found
+
+
+def _check_results(caller: Caller, case: Case, told: Traced) -> Iterator[str]:
+    folder = caller.work / "results"
+    if case.collects and folder.exists():
+        there = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        if there != case.collects:
+            yield f"half of the results: {sorted(there)}"
+    elif case.collects and told.status == 0:
+        yield "no results"
+    new = caller.work / "space" / "d-new"
+    if new.exists() and new.read_bytes() != b"x\n":
+        yield "half a file in the workspace"
+    if (caller.work / "space" / "old").read_bytes() != b"old":
+        yield "the workspace was changed"
+
+
+def length(caller: Caller, case: Case, process: int, counted: frozenset[int] | None = None) -> int:
+    """Count the system calls of one process of an undisturbed run, which must be a good one."""
+    told = attempt(caller, case, None, count=process, counted=counted)
+    assert told.status == case.exit_code, told.stderr
+    assert judge(caller, case, None, told) == Verdict([], [], f"{case.exit_code} {case.reason}")
+    return told.calls[process]
+
+
+def sweep(
+    caller: Caller,
+    case: Case,
+    points: Iterable[Point],
+    note: Callable[[Point, Verdict], None],
+) -> None:
+    """Do what each point asks for in a run of its own, and judge it."""
+    for point in points:
+        told = attempt(caller, case, point)
+        note(point, judge(caller, case, point.action, told))
+
+
+def cgroups() -> set[str]:
+    """Give every cgroup of ours, on the whole machine."""
+    return {
+        os.path.join(folder, name)
+        for folder, folders, _ in os.walk("/sys/fs/cgroup")
+        for name in folders
+        if name.startswith("beddel-")
+    }
+
+
+OUT_OF_MEMORY = Failure(errno.ENOMEM, MEMORY_CALLS)
