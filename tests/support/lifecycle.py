@@ -7,14 +7,25 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support import block_syscalls
 from tests.support.callers import Caller
 from tests.support.cli import COMMAND
-from tests.support.stopped_at import Failure, Point, Signal, Traced, trace
+from tests.support.stopped_at import (
+    Action,
+    ControlC,
+    Failure,
+    HangUp,
+    Point,
+    Signal,
+    Traced,
+    trace,
+)
 
 OUTPUT = 20_000
 # Numbers of x86-64: mmap, mprotect, brk, mremap, clone, fork, vfork, clone3, memfd_create.
@@ -38,6 +49,7 @@ class Case:
         stdout: all of it, of an undisturbed run.
         collects: what of files appears in `results`, by name.
         first: whether no run came before, so that there is no key yet.
+        unnamed_files: whether the file system knows files without names.
     """
 
     arguments: tuple[str, ...]
@@ -48,11 +60,14 @@ class Case:
     stdout: bytes = b""
     collects: dict[str, bytes] = field(default_factory=dict)
     first: bool = False
+    unnamed_files: bool = True
 
 
 _WRITES = f"head -c {OUTPUT} /dev/zero; mkdir -p d; echo one >d/one; echo two >two"
 _RESULTS = {"d/one": b"one\n", "two": b"two\n"}
 _JOB = '{{"beddel":1,"id":"x","runtime":"{runtime}",{what}}}'
+_SHOWN = ("--workspace", "{work}/space")
+_STAYS = "echo x >d-new; sleep 60"
 CASES = {
     "guest": Case(("run", "guest.yaml"), stdout=b"42\n"),
     "first guest": Case(("exec", "--runtime", "javascript", "x.js"), stdout=b"42\n", first=True),
@@ -62,8 +77,7 @@ CASES = {
         reason="wall",
     ),
     "program": Case(
-        ("exec", "--workspace", "{work}/space", "--results", "{work}/results", "--")
-        + ("sh", "-c", _WRITES),
+        ("exec", *_SHOWN, "--results", "{work}/results", "--", "sh", "-c", _WRITES),
         program=b"sh",
         stdout=bytes(OUTPUT),
         collects=_RESULTS,
@@ -72,12 +86,19 @@ CASES = {
         ("run", "program.yaml", "--receipt", "r.json"), program=b"/bin/echo", stdout=b"hello\n"
     ),
     "program at its limit": Case(
-        ("exec", "--timeout", "100ms", "--workspace", "{work}/space", "--write-back", "--")
-        + ("sh", "-c", "echo x >d-new; sleep 60"),
+        ("exec", "--timeout", "100ms", *_SHOWN, "--write-back", "--", "sh", "-c", _STAYS),
         program=b"sh",
         ending=None,
         exit_code=124,
         reason="wall",
+    ),
+    "program, no unnamed files": Case(
+        ("exec", *_SHOWN, "--write-back", "--", "sh", "-c", "echo x >d-new"),
+        program=b"sh",
+        unnamed_files=False,
+    ),
+    "guest, no unnamed files": Case(
+        ("run", "guest.yaml"), stdout=b"42\n", first=True, unnamed_files=False
     ),
 }
 
@@ -105,7 +126,9 @@ def command(caller: Caller, case: Case) -> list[str]:
     first, *rest = (each.replace("{work}", str(caller.work)) for each in case.arguments)
     runs_program = bool(case.program)
     profile = ("--profile", caller.profile) if runs_program else ()
-    return [*COMMAND, first, *profile, *rest]
+    blocked = () if case.unnamed_files else ("unnamed-files-missing",)
+    without = (sys.executable, "-P", block_syscalls.__file__, *blocked)
+    return [*(without if blocked else ()), *COMMAND, first, *profile, *rest]
 
 
 def attempt(caller: Caller, case: Case, point: Point | None, **more: Any) -> Traced:
@@ -163,7 +186,7 @@ class Verdict:
     ending: str
 
 
-def judge(caller: Caller, case: Case, action: Signal | Failure | None, told: Traced) -> Verdict:
+def judge(caller: Caller, case: Case, action: Action | None, told: Traced) -> Verdict:
     """Hold what a stopped run left and said against what really happened."""
     problems = [f"outlives it: {each}" for each in told.survivors]
     found = receipts(caller)
@@ -178,21 +201,16 @@ def judge(caller: Caller, case: Case, action: Signal | Failure | None, told: Tra
     problems += _check_exit(case, action, told, said)
     if said is not None:
         problems += _check_truth(caller, case, told, said)
-    problems += _check_results(caller, case, told)
-    if b"Traceback" in told.stderr and _ours_by_now(told):
+    problems += _check_results(caller, case, told, said)
+    if b"Traceback" in told.stderr and b'beddel_cli/__main__.py", line' in told.stderr:
         problems.append("a traceback: " + told.stderr.decode("utf-8", "replace")[-300:])
     left = [str(path) for path in half_files(caller)]
     reason = "none" if said is None else said["outcome"]["reason"]
     return Verdict(problems, left, f"{told.status} {reason}")
 
 
-def _ours_by_now(told: Traced) -> bool:
-    """Tell whether the command had come to its own code; before, Python answers."""
-    return b"beddel_cli/run" in told.stderr or len(told.processes) > 1
-
-
 def _check_exit(
-    case: Case, action: Signal | Failure | None, told: Traced, said: dict[str, Any] | None
+    case: Case, action: Action | None, told: Traced, said: dict[str, Any] | None
 ) -> Iterator[str]:
     status = told.status
     outcome = None if said is None else said["outcome"]
@@ -204,37 +222,57 @@ def _check_exit(
         return
     if status == 0 and outcome["status"] != "success":
         yield f"exit 0 for {outcome}"
-    if isinstance(action, Signal) and action.to_command:
-        # The signal may end the command while it prints, when the receipt is written.
-        allowed = {outcome["exitCode"], -action.number}
-    else:
-        allowed = {outcome["exitCode"], 125}
+    if isinstance(action, HangUp) and 1 in action.streams and told.unread < len(case.stdout):
+        if status == 0:
+            yield f"exit 0, and only {told.unread} bytes of the output were there"
+    number = _sent_to_command(action)
+    # The signal may end the command while it prints, when the receipt is written.
+    allowed = {outcome["exitCode"], 125 if number is None else -number}
     if status not in allowed:
         yield f"exit {status} for {outcome}: {told.stderr[-300:]!r}"
-    interrupting = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-    expected = {case.reason, "worker-fault", "sandbox-fault"}
-    if isinstance(action, Signal) and action.to_command:
-        expected = {case.reason, interrupting.get(action.number, "")}
-    if isinstance(action, Failure):
-        expected |= {"protection"}
-    if outcome["reason"] not in expected:
+    if outcome["reason"] not in _reasons(case, action, told):
         yield f"the receipt says {outcome}"
 
 
-def _without_receipt(action: Signal | Failure | None) -> set[int]:
-    if not isinstance(action, Signal):
-        return {125, 1, 120, 127, -signal.SIGSEGV, -signal.SIGABRT}
-    if not action.to_command:
-        return {125}
-    words = {signal.SIGINT: 130, signal.SIGTERM: 143}
-    # Python itself answers Ctrl-C with 1 while it starts.
-    early = {1} if action.number == signal.SIGINT else set()
-    return {-action.number, words.get(action.number, -action.number)} | early
+def _sent_to_command(action: Action | None) -> int | None:
+    if isinstance(action, ControlC):
+        return signal.SIGINT
+    return action.number if isinstance(action, Signal) and action.to_command else None
 
 
-def _check_truth(
-    caller: Caller, case: Case, told: Traced, said: dict[str, Any]
-) -> Iterator[str]:
+def _reasons(case: Case, action: Action | None, told: Traced) -> set[str]:
+    """Give what a receipt may say of a case at which something happened."""
+    interrupting = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
+    number = _sent_to_command(action)
+    if number is not None:
+        return {case.reason, interrupting.get(number, "")}
+    if action is None:
+        return {case.reason}
+    found = {case.reason, "worker-fault", "sandbox-fault"}
+    killed = -signal.SIGPIPE if isinstance(action, HangUp) else -signal.SIGKILL
+    if case.program and told.ending_of(case.program) == killed:
+        found.add("signal")
+    if not isinstance(action, HangUp):
+        # What cannot be set up is not there, whatever stopped it.
+        found.add("protection")
+    return found
+
+
+def _without_receipt(action: Action | None) -> set[int]:
+    """Give the exit codes of a run that came to no receipt."""
+    number = _sent_to_command(action)
+    if number is not None:
+        words = {int(signal.SIGINT): 130, int(signal.SIGTERM): 143}
+        # Python itself answers Ctrl-C with 1 while it starts.
+        early = {1} if number == signal.SIGINT else set()
+        return {-number, words.get(number, -number)} | early
+    if isinstance(action, Failure):
+        # The loader and Python, before this command's own code; and an interpreter that crashes.
+        return {125, 127, 1, -signal.SIGSEGV}
+    return {125}
+
+
+def _check_truth(caller: Caller, case: Case, told: Traced, said: dict[str, Any]) -> Iterator[str]:
     outcome = said["outcome"]
     if case.program:
         ended = told.ending_of(case.program)
@@ -259,7 +297,9 @@ def _digests(said: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _check_results(caller: Caller, case: Case, told: Traced) -> Iterator[str]:
+def _check_results(
+    caller: Caller, case: Case, told: Traced, said: dict[str, Any] | None
+) -> Iterator[str]:
     folder = caller.work / "results"
     if case.collects and folder.exists():
         there = {
@@ -267,12 +307,17 @@ def _check_results(caller: Caller, case: Case, told: Traced) -> Iterator[str]:
             for path in folder.rglob("*")
             if path.is_file()
         }
-        if there != case.collects:
-            yield f"half of the results: {sorted(there)}"
+        digests = {path: hashlib.sha256(data).hexdigest() for path, data in there.items()}
+        signed = {file["path"]: file["digest"]["sha256"] for file in (said or {}).get("files", ())}
+        # Without a receipt they are those of a program that had its whole time.
+        if digests != signed if said is not None else there != case.collects:
+            yield f"half of the results: {sorted(there)}, signed are {sorted(signed)}"
+        if said is not None and said["outcome"]["status"] == "success" and there != case.collects:
+            yield f"success with other results: {sorted(there)}"
     elif case.collects and told.status == 0:
         yield "no results"
     new = caller.work / "space" / "d-new"
-    if new.exists() and new.read_bytes() != b"x\n":
+    if new.exists() and new.read_bytes() not in (b"", b"x\n"):
         yield "half a file in the workspace"
     if (caller.work / "space" / "old").read_bytes() != b"old":
         yield "the workspace was changed"

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
+import pty
 import signal
+import stat
 import struct
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -66,11 +70,26 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class HangUp:
+    """Go away as the reader of the command's streams 1 and 2, or one of them."""
+
+    streams: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlC:
+    """Type Ctrl-C at the terminal that the command was started from."""
+
+
+Action = Signal | Failure | HangUp | ControlC
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """Where something happens: at the `turn`-th call (from 1) of the `process`-th process."""
 
     turn: int
-    action: Signal | Failure
+    action: Action
     process: int = 0
 
 
@@ -85,6 +104,7 @@ class Traced:
         processes: how each ended, in the same order; None for one that outlived the command.
         programs: for each execve the process's number and its arguments.
         survivors: arguments of the processes that had to be killed.
+        unread: how many bytes of stdout were there when their reader went away.
     """
 
     status: int = 0
@@ -95,6 +115,7 @@ class Traced:
     processes: list[int | None] = field(default_factory=list)
     programs: list[tuple[int, tuple[bytes, ...]]] = field(default_factory=list)
     survivors: list[str] = field(default_factory=list)
+    unread: int = 0
 
     def ending_of(self, program: bytes) -> int | None:
         """Give how the process ended that executed a program last; None if none did."""
@@ -126,33 +147,92 @@ def trace(
     Raises:
         Hangs: it took more than a minute.
     """
-    stdout, stderr = (os.memfd_create(name) for name in ("stdout", "stderr"))
-    try:
+    with _streams_for(None if point is None else point.action) as streams:
         pid = os.fork()
         if pid == 0:
-            _become(command, (stdout, stderr), dict(env), cwd, user)
-        run = _Run(pid, point, count, counted)
+            _become(command, streams, dict(env), cwd, user)
+        streams.give_away()
+        run = _Run(pid, point, count, counted, streams)
         with _at_most(_SECONDS, run.kill_all):
             run.follow()
-        run.told.stdout, run.told.stderr = (_read(each) for each in (stdout, stderr))
+        run.told.stdout, run.told.stderr = streams.read(1), streams.read(2)
         return run.told
+
+
+@dataclass(slots=True)
+class _Streams:
+    """Standard output and error of a command: its ends, and ours.
+
+    Files unless somebody is to go away, since who reads files needs not be there. At a terminal
+    both are one, and standard input too.
+    """
+
+    theirs: dict[int, int]
+    ours: dict[int, int]
+    terminal: bool = False
+    unread: int = 0
+
+    def give_away(self) -> None:
+        for descriptor in set(self.theirs.values()) - set(self.ours.values()):
+            os.close(descriptor)
+
+    def hang_up(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            waiting = bytearray(4)
+            fcntl.ioctl(self.ours[number], termios.FIONREAD, waiting)
+            if number == 1:
+                (self.unread,) = struct.unpack("i", waiting)
+            os.close(self.ours.pop(number))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.ours[1], keys)
+
+    def read(self, number: int) -> bytes:
+        descriptor = self.ours.get(number)
+        if descriptor is None:
+            return b""
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        os.set_blocking(descriptor, False)
+        found = b""
+        # A terminal that nobody has any more answers EIO.
+        with suppress(OSError):
+            while part := os.read(descriptor, 1 << 16):
+                found += part
+        return found
+
+
+@contextmanager
+def _streams_for(action: Action | None) -> Iterator[_Streams]:
+    if isinstance(action, HangUp):
+        pipes = {number: os.pipe2(os.O_CLOEXEC) for number in (1, 2)}
+        theirs = {number: ends[1] for number, ends in pipes.items()}
+        streams = _Streams(theirs, {number: ends[0] for number, ends in pipes.items()})
+    elif isinstance(action, ControlC):
+        person, program = pty.openpty()
+        os.fchmod(program, 0o666)
+        streams = _Streams(dict.fromkeys((0, 1, 2), program), {1: person}, terminal=True)
+    else:
+        files = {number: os.memfd_create(f"stream {number}") for number in (1, 2)}
+        streams = _Streams(files, files)
+    try:
+        yield streams
     finally:
-        os.close(stdout)
-        os.close(stderr)
+        for descriptor in set(streams.ours.values()):
+            os.close(descriptor)
 
 
 def _become(
-    command: Sequence[str],
-    streams: tuple[int, int],
-    env: dict[str, str],
-    cwd: Path,
-    user: int | None,
+    command: Sequence[str], streams: _Streams, env: dict[str, str], cwd: Path, user: int | None
 ) -> NoReturn:
     try:
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
+        os.setsid()
+        if streams.terminal:
+            fcntl.ioctl(streams.theirs[0], termios.TIOCSCTTY, 0)
+        ends = {0: os.open(os.devnull, os.O_RDONLY)} | streams.theirs
+        for number, descriptor in ends.items():
             os.dup2(descriptor, number)
         os.closerange(3, 256)
-        os.setsid()
         os.chdir(cwd)
         if user is not None:
             os.setgroups([])
@@ -180,10 +260,6 @@ def _at_most(seconds: int, give_up: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _read(descriptor: int) -> bytes:
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-
 def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> None:
     """Call ptrace(2); a process that was killed meanwhile is told of by the next wait."""
     if _libc.ptrace(request, pid, address, data) < 0:
@@ -202,7 +278,12 @@ class _Run:
     """The command and everything it started, all traced."""
 
     def __init__(
-        self, command: int, point: Point | None, count: int, counted: frozenset[int] | None
+        self,
+        command: int,
+        point: Point | None,
+        count: int,
+        counted: frozenset[int] | None,
+        streams: _Streams,
     ) -> None:
         self.told = Traced(calls=[0], processes=[None])
         self._command = command
@@ -213,6 +294,7 @@ class _Run:
         self._failing = False
         self._faked: set[int] = set()
         self._point = point
+        self._streams = streams
         self._watched = count if point is None else point.process
         action = None if point is None else point.action
         self._failure = action if isinstance(action, Failure) else None
@@ -326,17 +408,26 @@ class _Run:
         if point is None or self.told.calls[number] != point.turn:
             return False
         self.told.reached = True
-        if self._failure is not None:
-            self._failing = self._failure.from_then_on
+        action = point.action
+        if isinstance(action, Failure):
+            self._failing = action.from_then_on
             self._fake(pid)
             return False
         self._done = True
-        assert isinstance(point.action, Signal)
-        to_command = point.action.to_command
-        target = self._command if to_command else pid
+        if isinstance(action, HangUp):
+            self._streams.hang_up(action.streams)
+            self.told.unread = self._streams.unread
+        elif isinstance(action, ControlC):
+            self._streams.type(b"\x03")
+        else:
+            return self._send(pid, action)
+        return False
+
+    def _send(self, pid: int, action: Signal) -> bool:
+        target = self._command if action.to_command else pid
         with suppress(ProcessLookupError):
-            os.kill(target, point.action.number)
-        if point.action.number != signal.SIGKILL or target == pid or target not in self._alive:
+            os.kill(target, action.number)
+        if action.number != signal.SIGKILL or target == pid or target not in self._alive:
             return False
         # It stays where it is until the command is dead.
         self._held = pid
