@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Case:
         stdout: all of it, of an undisturbed run.
         collects: what of files appears in `results`, by name.
         first: whether no run came before, so that there is no key yet.
-        unnamed_files: whether the file system knows files without names.
+        before: what starts the command line.
     """
 
     arguments: tuple[str, ...]
@@ -60,13 +61,14 @@ class Case:
     stdout: bytes = b""
     collects: dict[str, bytes] = field(default_factory=dict)
     first: bool = False
-    unnamed_files: bool = True
+    before: tuple[str, ...] = ()
 
 
 _WRITES = f"head -c {OUTPUT} /dev/zero; mkdir -p d; echo one >d/one; echo two >two"
 _RESULTS = {"d/one": b"one\n", "two": b"two\n"}
 _JOB = '{{"beddel":1,"id":"x","runtime":"{runtime}",{what}}}'
 _SHOWN = ("--workspace", "{work}/space")
+_NO_UNNAMED_FILES = (sys.executable, "-P", block_syscalls.__file__, "unnamed-files-missing")
 _STAYS = "echo x >d-new; sleep 60"
 CASES = {
     "guest": Case(("run", "guest.yaml"), stdout=b"42\n"),
@@ -95,10 +97,10 @@ CASES = {
     "program, no unnamed files": Case(
         ("exec", *_SHOWN, "--write-back", "--", "sh", "-c", "echo x >d-new"),
         program=b"sh",
-        unnamed_files=False,
+        before=_NO_UNNAMED_FILES,
     ),
     "guest, no unnamed files": Case(
-        ("run", "guest.yaml"), stdout=b"42\n", first=True, unnamed_files=False
+        ("run", "guest.yaml"), stdout=b"42\n", before=_NO_UNNAMED_FILES
     ),
 }
 
@@ -126,9 +128,7 @@ def command(caller: Caller, case: Case) -> list[str]:
     first, *rest = (each.replace("{work}", str(caller.work)) for each in case.arguments)
     runs_program = bool(case.program)
     profile = ("--profile", caller.profile) if runs_program else ()
-    blocked = () if case.unnamed_files else ("unnamed-files-missing",)
-    without = (sys.executable, "-P", block_syscalls.__file__, *blocked)
-    return [*(without if blocked else ()), *COMMAND, first, *profile, *rest]
+    return [*case.before, *COMMAND, first, *profile, *rest]
 
 
 def attempt(caller: Caller, case: Case, point: Point | None, **more: Any) -> Traced:
@@ -200,10 +200,12 @@ def judge(caller: Caller, case: Case, action: Action | None, told: Traced) -> Ve
             problems.append(f"a receipt that does not verify: {error}")
     problems += _check_exit(case, action, told, said)
     if said is not None:
-        problems += _check_truth(caller, case, told, said)
+        problems += _check_truth(case, action, told, said)
     problems += _check_results(caller, case, told, said)
     if b"Traceback" in told.stderr and b'beddel_cli/__main__.py", line' in told.stderr:
         problems.append("a traceback: " + told.stderr.decode("utf-8", "replace")[-300:])
+    if b"Bad file descriptor" in told.stderr:
+        problems.append("something was closed twice")
     left = [str(path) for path in half_files(caller)]
     reason = "none" if said is None else said["outcome"]["reason"]
     return Verdict(problems, left, f"{told.status} {reason}")
@@ -222,9 +224,8 @@ def _check_exit(
         return
     if status == 0 and outcome["status"] != "success":
         yield f"exit 0 for {outcome}"
-    if isinstance(action, HangUp) and 1 in action.streams and told.unread < len(case.stdout):
-        if status == 0:
-            yield f"exit 0, and only {told.unread} bytes of the output were there"
+    if status == 0 and not case.program and _heard(case, action, told) != case.stdout:
+        yield f"exit 0, and only {told.unread} bytes of the output were there"
     number = _sent_to_command(action)
     # The signal may end the command while it prints, when the receipt is written.
     allowed = {outcome["exitCode"], 125 if number is None else -number}
@@ -272,7 +273,9 @@ def _without_receipt(action: Action | None) -> set[int]:
     return {125}
 
 
-def _check_truth(caller: Caller, case: Case, told: Traced, said: dict[str, Any]) -> Iterator[str]:
+def _check_truth(
+    case: Case, action: Action | None, told: Traced, said: dict[str, Any]
+) -> Iterator[str]:
     outcome = said["outcome"]
     if case.program:
         ended = told.ending_of(case.program)
@@ -282,10 +285,18 @@ def _check_truth(caller: Caller, case: Case, told: Traced, said: dict[str, Any])
             yield f"exit code {outcome['programExitCode']}, and the program ended with {ended}"
     if outcome["status"] == "success" and not case.program and told.processes[1] != 0:
         yield f"success, and the worker ended with {told.processes[1]}"
+    heard = _heard(case, action, told)
+    expected = {"output": case.stdout.rstrip(b"\n"), "stdout": heard if case.program else b""}
     for name, digest in _digests(said).items():
-        content = case.stdout.rstrip(b"\n") if name == "output" else case.stdout
-        if outcome["status"] == "success" and digest != hashlib.sha256(content).hexdigest():
-            yield f"another {name}"
+        if outcome["status"] == "success" and digest != hashlib.sha256(expected[name]).hexdigest():
+            yield f"another {name} than the {len(heard)} bytes that were passed on"
+
+
+def _heard(case: Case, action: Action | None, told: Traced) -> bytes:
+    """Give what a reader of the command's output got who did not go away too early."""
+    if told.reached and isinstance(action, HangUp) and 1 in action.streams:
+        return case.stdout[: told.unread]
+    return case.stdout
 
 
 def _digests(said: dict[str, Any]) -> dict[str, str]:
@@ -331,26 +342,70 @@ def length(caller: Caller, case: Case, process: int, counted: frozenset[int] | N
     return told.calls[process]
 
 
-def sweep(
-    caller: Caller,
-    case: Case,
-    points: Iterable[Point],
-    note: Callable[[Point, Verdict], None],
-) -> None:
-    """Do what each point asks for in a run of its own, and judge it."""
-    for point in points:
-        told = attempt(caller, case, point)
-        note(point, judge(caller, case, point.action, told))
+@dataclass(slots=True)
+class Sweep:
+    """Many attempts at one case, and what came of them.
+
+    Attributes:
+        endings: how often each exit code met each reason of a receipt.
+        left: at how many points a temporary name or a cgroup stayed for the next run to remove.
+    """
+
+    caller: Caller
+    case: Case
+    endings: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    points: int = 0
+    left: int = 0
+    _pids: list[int] = field(default_factory=list)
+
+    def go_through(self, points: Iterable[Point]) -> None:
+        """Do what each point asks for in a run of its own, and judge it."""
+        for point in points:
+            told = attempt(self.caller, self.case, point)
+            found = judge(self.caller, self.case, point.action, told)
+            self.points += 1
+            self.endings[found.ending] += 1
+            self._pids.append(told.pid)
+            self.left += bool(found.left or cgroups((told.pid,)))
+            self.problems += [f"{point}: {each}" for each in found.problems]
+
+    def end(self) -> None:
+        """Let one more run come to its end, after which nothing may be left of those before."""
+        told = attempt(self.caller, self.case, None)
+        found = judge(self.caller, self.case, None, told)
+        self.problems += found.problems
+        self.problems += [f"left for ever: {each}" for each in found.left]
+        self.problems += [f"left for ever: {each}" for each in sorted(cgroups(self._pids))]
 
 
-def cgroups() -> set[str]:
-    """Give every cgroup of ours, on the whole machine."""
+def cgroups(pids: Iterable[int]) -> set[str]:
+    """Give every cgroup that a command of one of these process ids made."""
+    marks = {f"-{pid}-" for pid in pids}
     return {
         os.path.join(folder, name)
         for folder, folders, _ in os.walk("/sys/fs/cgroup")
         for name in folders
-        if name.startswith("beddel-")
+        if name.startswith("beddel-") and any(mark in name for mark in marks)
     }
 
 
-OUT_OF_MEMORY = Failure(errno.ENOMEM, MEMORY_CALLS)
+def outside() -> dict[str, object]:
+    """Give what a run could leave on the machine beside files of its own and cgroups."""
+    return {
+        "mounts": Path("/proc/self/mountinfo").read_text("utf-8"),
+        "files": [
+            f"{folder}/{name}"
+            for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run")
+            for name in sorted(os.listdir(folder))
+            if name.startswith((".beddel", "beddel-")) and not name.startswith("beddel-ci.")
+        ],
+    }
+
+
+MEMORY = Failure(errno.ENOMEM, MEMORY_CALLS)
+NO_MORE_MEMORY = Failure(errno.ENOMEM, MEMORY_CALLS, from_then_on=True)
+KERNEL_MEMORY = Failure(errno.ENOMEM, KERNEL_CALLS)
+NO_MORE_KERNEL_MEMORY = Failure(errno.ENOMEM, KERNEL_CALLS, from_then_on=True)
+DISK = Failure(errno.EIO, DISK_CALLS)
+NO_MORE_DISK = Failure(errno.EIO, DISK_CALLS, from_then_on=True)

@@ -23,6 +23,7 @@ import stat
 import struct
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -50,10 +51,14 @@ _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Send a signal, to the command or to the process that stands at the system call."""
+    """Send a signal, to the command or to the process that stands at the system call.
+
+    `numbers`: the calls that are counted; None for all.
+    """
 
     number: int
     to_command: bool = True
+    numbers: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Traced:
     """How a traced command ended.
 
     Attributes:
+        pid: of the command.
         status: exit code of the command, or minus the signal that ended it.
         reached: whether the point was.
         calls: how many counted system calls each process made, by its number in the order of birth.
@@ -107,6 +113,7 @@ class Traced:
         unread: how many bytes of stdout were there when their reader went away.
     """
 
+    pid: int = 0
     status: int = 0
     stdout: bytes = b""
     stderr: bytes = b""
@@ -136,6 +143,7 @@ def trace(
     user: int | None = None,
     count: int = 0,
     counted: frozenset[int] | None = None,
+    outlive_seconds: int = _OUTLIVE_SECONDS,
 ) -> Traced:
     """Run a command to its end and all it started to theirs, doing what is asked at one point.
 
@@ -143,6 +151,7 @@ def trace(
         user: whom to run it as; None for ourselves.
         count: without a point, the process whose calls are counted.
         counted: without a point, the calls that count; None for all.
+        outlive_seconds: how long what it started may take to die after it.
 
     Raises:
         Hangs: it took more than a minute.
@@ -153,7 +162,8 @@ def trace(
             _become(command, streams, dict(env), cwd, user)
         streams.give_away()
         run = _Run(pid, point, count, counted, streams)
-        with _at_most(_SECONDS, run.kill_all):
+        run.outlive_seconds = outlive_seconds
+        with _at_most(_SECONDS, run.kill_all), streams.watched():
             run.follow()
         run.told.stdout, run.told.stderr = streams.read(1), streams.read(2)
         return run.told
@@ -171,6 +181,7 @@ class _Streams:
     ours: dict[int, int]
     terminal: bool = False
     unread: int = 0
+    shown: list[bytes] = field(default_factory=list)
 
     def give_away(self) -> None:
         for descriptor in set(self.theirs.values()) - set(self.ours.values()):
@@ -191,15 +202,32 @@ class _Streams:
         descriptor = self.ours.get(number)
         if descriptor is None:
             return b""
+        if self.terminal:
+            return b"".join(self.shown)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         os.set_blocking(descriptor, False)
         found = b""
-        # A terminal that nobody has any more answers EIO.
-        with suppress(OSError):
+        with suppress(BlockingIOError):
             while part := os.read(descriptor, 1 << 16):
                 found += part
         return found
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Have somebody read the terminal, who would hold up the command otherwise."""
+        watcher = threading.Thread(target=self._watch)
+        if self.terminal:
+            watcher.start()
+        yield
+        if self.terminal:
+            watcher.join()
+
+    def _watch(self) -> None:
+        # A terminal that nobody has any more answers EIO.
+        with suppress(OSError):
+            while part := os.read(self.ours[1], 1 << 16):
+                self.shown.append(part)
 
 
 @contextmanager
@@ -285,7 +313,8 @@ class _Run:
         counted: frozenset[int] | None,
         streams: _Streams,
     ) -> None:
-        self.told = Traced(calls=[0], processes=[None])
+        self.told = Traced(pid=command, calls=[0], processes=[None])
+        self.outlive_seconds = _OUTLIVE_SECONDS
         self._command = command
         self._numbers = {command: 0}
         self._alive = {command}
@@ -298,7 +327,7 @@ class _Run:
         self._watched = count if point is None else point.process
         action = None if point is None else point.action
         self._failure = action if isinstance(action, Failure) else None
-        self._counted = counted if self._failure is None else self._failure.numbers
+        self._counted = action.numbers if isinstance(action, Failure | Signal) else counted
         # Who dies of it goes on to be watched for nothing.
         self._done = False
 
@@ -334,7 +363,7 @@ class _Run:
             held, self._held = self._held, None
             self._go_on(held)
         signal.signal(signal.SIGALRM, self._end_survivors)
-        signal.alarm(_OUTLIVE_SECONDS)
+        signal.alarm(self.outlive_seconds)
 
     def _end_survivors(self, _number: int, _frame: FrameType | None) -> None:
         for pid in self._alive:
