@@ -124,8 +124,9 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
             step = _step(here, name, walked, create=create)
             status = os.fstat(step)
             if not stat.S_ISLNK(status.st_mode) or not pending:
-                os.close(here)
-                here = step
+                # In this order: a signal may raise right after the close, and `finally` is next.
+                before, here = here, step
+                os.close(before)
                 continue
             try:
                 links += 1
@@ -135,8 +136,8 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
             pending.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
             walked = os.path.dirname(walked)
             if target.startswith("/"):
-                os.close(here)
-                here = os.open("/", _O_PATH | _O_CLOEXEC)
+                before, here = here, os.open("/", _O_PATH | _O_CLOEXEC)
+                os.close(before)
                 walked = "/"
         return _checked(here, path)
     except OSError as error:

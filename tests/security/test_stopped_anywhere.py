@@ -35,7 +35,7 @@ from tests.support.lifecycle import (
     half_files,
     judge,
     length,
-    outside,
+    mounts,
     prepare,
     receipts,
 )
@@ -61,19 +61,19 @@ _FSYNC, _RENAMEAT2 = 74, 316
 # What is done, to which cases, in which process (0 is the command), at every how many-th call.
 SWEEPS: dict[str, tuple[Action, tuple[str, ...], tuple[int, ...], int]] = {
     "SIGKILL": (KILL, MAIN, (0,), 3),
-    "SIGKILL in other cases": (KILL, tuple(name for name in ALL if name not in MAIN), (0,), 10),
-    "SIGTERM": (TERM, (*MAIN, *LIMITS, "first guest"), (0,), 15),
-    "Ctrl-C": (ControlC(), (*MAIN, *LIMITS, "first guest"), (0,), 15),
-    "no reader of stdout": (HangUp((1,)), (*MAIN, *LIMITS), (0,), 60),
-    "no reader at all": (HangUp((1, 2)), (*MAIN, *LIMITS), (0,), 60),
-    "memory fails once": (MEMORY, ALL, (0,), 3),
-    "no memory from then on": (NO_MORE_MEMORY, ALL, (0,), 3),
-    "the kernel's memory fails once": (KERNEL_MEMORY, ALL, (0,), 7),
-    "no kernel memory from then on": (NO_MORE_KERNEL_MEMORY, ALL, (0,), 7),
+    "SIGKILL in other cases": (KILL, tuple(name for name in ALL if name not in MAIN), (0,), 20),
+    "SIGTERM": (TERM, (*MAIN, *LIMITS, "first guest"), (0,), 25),
+    "Ctrl-C": (ControlC(), (*MAIN, *LIMITS, "first guest"), (0,), 25),
+    "no reader of stdout": (HangUp((1,)), (*MAIN, *LIMITS), (0,), 120),
+    "no reader at all": (HangUp((1, 2)), (*MAIN, *LIMITS), (0,), 120),
+    "memory fails once": (MEMORY, ALL, (0,), 5),
+    "no memory from then on": (NO_MORE_MEMORY, ALL, (0,), 5),
+    "the kernel's memory fails once": (KERNEL_MEMORY, ALL, (0,), 15),
+    "no kernel memory from then on": (NO_MORE_KERNEL_MEMORY, ALL, (0,), 15),
     "the disk fails once": (DISK, ALL, (0,), 1),
     "no disk from then on": (NO_MORE_DISK, ALL, (0,), 1),
-    "a child is killed": (DIES, MAIN, (1, 2, 3, 4), 6),
-    "SIGKILL while a child": (KILL, MAIN, (1, 2, 3, 4), 6),
+    "a child is killed": (DIES, MAIN, (1, 2, 3, 4), 12),
+    "SIGKILL while a child": (KILL, MAIN, (1, 2, 3, 4), 12),
 }
 # The part of them that is always run: from where to where of a run, in hundredths, how many times.
 SAMPLE: dict[str, tuple[Action, str, int, tuple[int, int], int]] = {
@@ -108,7 +108,7 @@ def _counted(action: Action) -> frozenset[int] | None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_run_stopped_at_some_of_its_system_calls(caller: Caller, name: str) -> None:
     action, case, process, (first, last), times = SAMPLE[name]
-    before = outside()
+    before = mounts()
     calls = length(caller, CASES[case], process, _counted(action))
     begin, step = calls * first // 100, calls * (last - first) // 100 // times
     sweep = Sweep(caller, CASES[case])
@@ -116,14 +116,14 @@ def test_a_run_stopped_at_some_of_its_system_calls(caller: Caller, name: str) ->
     sweep.end()
     assert sweep.problems == []
     assert sweep.points == times
-    assert outside() == before
+    assert mounts() == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_run_stopped_at_every_system_call(caller: Caller, name: str) -> None:
     action, cases, processes, step = SWEEPS[name]
-    before = outside()
+    before = mounts()
     problems = []
     for case in cases:
         for process in processes:
@@ -140,7 +140,7 @@ def test_a_run_stopped_at_every_system_call(caller: Caller, name: str) -> None:
             )
             problems += [f"{case}: {each}" for each in sweep.problems]
     assert problems == []
-    assert outside() == before
+    assert mounts() == before
 
 
 @pytest.mark.parametrize("case", ["program", "guest"])

@@ -377,6 +377,7 @@ class Sweep:
         self.problems += found.problems
         self.problems += [f"left for ever: {each}" for each in found.left]
         self.problems += [f"left for ever: {each}" for each in sorted(cgroups(self._pids))]
+        self.problems += [f"left for ever: {each}" for each in _elsewhere(self._pids)]
 
 
 def cgroups(pids: Iterable[int]) -> set[str]:
@@ -390,17 +391,20 @@ def cgroups(pids: Iterable[int]) -> set[str]:
     }
 
 
-def outside() -> dict[str, object]:
-    """Give what a run could leave on the machine beside files of its own and cgroups."""
-    return {
-        "mounts": Path("/proc/self/mountinfo").read_text("utf-8"),
-        "files": [
-            f"{folder}/{name}"
-            for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run")
-            for name in sorted(os.listdir(folder))
-            if name.startswith((".beddel", "beddel-")) and not name.startswith("beddel-ci.")
-        ],
-    }
+def _elsewhere(pids: Iterable[int]) -> list[str]:
+    """Give what is named after a command of one of these process ids where everybody may write."""
+    marks = {f"-{pid}-" for pid in pids}
+    return [
+        f"{folder}/{name}"
+        for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run")
+        for name in sorted(os.listdir(folder))
+        if name.startswith((".beddel", "beddel")) and any(mark in name for mark in marks)
+    ]
+
+
+def mounts() -> str:
+    """Give what is mounted here."""
+    return Path("/proc/self/mountinfo").read_text("utf-8")
 
 
 MEMORY = Failure(errno.ENOMEM, MEMORY_CALLS)
