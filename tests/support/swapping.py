@@ -3,7 +3,7 @@
 `swapping.py` reads a JSON list of steps from standard input and repeats them until that is closed,
 then prints how often it went through all of them and how many single steps worked. A step is a word
 and paths: `exchange A B` (renameat2), `rename A B`, `symlink TARGET NAME`, `link A B`, `unlink A`,
-`write NAME TEXT`; `each FOLDER TARGET` takes everything out of a folder and leaves links for it.
+`take FOLDER TARGET` renames what appears in a folder and leaves a link in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,28 +62,23 @@ def _exchange(one: str, two: str) -> None:
         raise OSError(ctypes.get_errno(), "exchange")
 
 
-def _write(name: str, text: str) -> None:
-    with open(name, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _take_each(folder: str, target: str) -> None:
+def _take(folder: str, target: str) -> None:
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if not os.path.islink(path):
-            os.rename(path, f"{folder}-taken-{os.urandom(4).hex()}")
+        # In the same folder: to move somebody's folder to another, one would have to own it.
+        if not name.startswith("taken-") and not os.path.islink(path):
+            os.rename(path, f"{folder}/taken-{os.urandom(4).hex()}")
             os.symlink(target, path)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_STEPS = {
+_STEPS: dict[str, Callable[..., None]] = {
     "exchange": _exchange,
     "rename": os.rename,
     "symlink": os.symlink,
     "link": os.link,
     "unlink": os.unlink,
-    "write": _write,
-    "each": _take_each,
+    "take": _take,
 }
 
 
