@@ -27,13 +27,13 @@ def main() -> None:
     except KeyboardInterrupt:
         os.write(2, b"beddel-cli: interrupted before the job started\n")
         code = 130
-    except (OSError, MemoryError, ImportError) as error:
+    except (OSError, MemoryError, ImportError, SystemError) as error:
         code = _give_up(error)
     # Everything is written and closed; taking the interpreter apart would only cost time.
     os._exit(code)
 
 
-def _give_up(error: OSError | MemoryError | ImportError) -> int:
+def _give_up(error: OSError | MemoryError | ImportError | SystemError) -> int:
     """Say what failed in one line; gives the exit code for our own fault.
 
     Whatever can fail otherwise has its own message. Left are standard output that is closed or
@@ -41,6 +41,9 @@ def _give_up(error: OSError | MemoryError | ImportError) -> int:
     """
     if isinstance(error, ImportError):
         why = f"cannot load a part of it: {error}"
+    elif isinstance(error, SystemError):
+        # Python's own word for an error it could not make, for want of memory.
+        why = f"cannot go on: {error}"
     elif isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
         why = "out of memory"
     elif error.filename is not None:
