@@ -6,6 +6,7 @@ does without them; everything else, and everything wrong, goes to `cli`.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -26,12 +27,35 @@ def main() -> None:
     except KeyboardInterrupt:
         os.write(2, b"beddel-cli: interrupted before the job started\n")
         code = 130
-    except OSError as error:
-        # Standard output is closed or full; whatever else can fail has its own message.
-        os.write(2, f"beddel-cli: cannot write: {error.strerror}\n".encode())
-        code = 125
+    except (OSError, MemoryError, ImportError, SystemError) as error:
+        code = _give_up(error)
     # Everything is written and closed; taking the interpreter apart would only cost time.
     os._exit(code)
+
+
+def _give_up(error: OSError | MemoryError | ImportError | SystemError) -> int:
+    """Say what failed in one line; gives the exit code for our own fault.
+
+    Whatever can fail otherwise has its own message. Left are standard output that is closed or
+    full, and a machine so short of memory that not even a library can be loaded.
+    """
+    if isinstance(error, ImportError):
+        why = f"cannot load a part of it: {error}"
+    elif isinstance(error, SystemError):
+        # Python's own word for an error it could not make, for want of memory.
+        why = f"cannot go on: {error}"
+    elif isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+        why = "out of memory"
+    elif error.filename is not None:
+        why = f"{error.filename!r}: {error.strerror}"
+    else:
+        why = f"cannot write: {error.strerror}"
+    code = 125 if sys.argv[1:2] in (["run"], ["exec"]) else 2
+    try:
+        os.write(2, f"beddel-cli: {why}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return code  # nobody hears it
+    return code
 
 
 def _run(arguments: list[str], *, started_ns: int) -> int:

@@ -245,8 +245,9 @@ def _open_without_links(folder: int, path: str) -> int:
     try:
         for part in folders:
             there = os.open(part, _FOLDER | _NO_LINK, dir_fd=here)
-            os.close(here)
-            here = there
+            # In this order: a signal may raise right after the close, and `finally` is next.
+            before, here = here, there
+            os.close(before)
         return os.open(last, _READ | _NO_LINK, dir_fd=here)
     finally:
         os.close(here)

@@ -29,6 +29,9 @@ _O_PATH = getattr(os, "O_PATH", 0)
 _O_FOLDER = getattr(os, "O_DIRECTORY", 0)
 _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_O_TMPFILE = getattr(os, "O_TMPFILE", 0)
+# Of file systems, kernels and containers without unnamed files, or without /proc to name them by.
+_NOT_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS)
 
 
 class NoFolderError(HomeError):
@@ -121,8 +124,9 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
             step = _step(here, name, walked, create=create)
             status = os.fstat(step)
             if not stat.S_ISLNK(status.st_mode) or not pending:
-                os.close(here)
-                here = step
+                # In this order: a signal may raise right after the close, and `finally` is next.
+                before, here = here, step
+                os.close(before)
                 continue
             try:
                 links += 1
@@ -132,8 +136,8 @@ def open_folder(path: str, *, create: bool = True) -> Folder:
             pending.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
             walked = os.path.dirname(walked)
             if target.startswith("/"):
-                os.close(here)
-                here = os.open("/", _O_PATH | _O_CLOEXEC)
+                before, here = here, os.open("/", _O_PATH | _O_CLOEXEC)
+                os.close(before)
                 walked = "/"
         return _checked(here, path)
     except OSError as error:
@@ -147,8 +151,9 @@ def write_whole(path: str, data: bytes, mode: int, *, synced: bool = True) -> No
 
     With `synced` false it may be lost or cut if the machine fails: for what can be made again.
 
-    Writes a temporary file in the same folder, then renames it over the name, so a link that
-    appears there in the meantime is replaced, never followed. `mode` holds whatever the umask.
+    Writes a file without a name, then gives it the name. Where something has that name, it gets a
+    temporary one and is renamed, so a link that appears there in the meantime is replaced, never
+    followed. `mode` holds whatever the umask.
 
     Raises:
         ReceiptWriteError: the name is taken by something that is not a regular file, the folder is
@@ -210,12 +215,9 @@ def replace(folder_fd: int, name: str, data: bytes, mode: int, *, synced: bool =
                 f"{name!r} exists and is {_kind(there.st_mode)}, expected a file or nothing",
                 hint="give another file name; beddel never writes through links or into devices",
             )
-    temporary = _write_temporary(folder_fd, data, mode, synced=synced)
-    try:
-        os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    except BaseException:
-        os.unlink(temporary, dir_fd=folder_fd)
-        raise
+    with open_temporary(folder_fd) as file:
+        _write_all(file.fd, data, mode, synced=synced)
+        file.take(name)
     if synced:
         os.fsync(folder_fd)
 
@@ -223,27 +225,15 @@ def replace(folder_fd: int, name: str, data: bytes, mode: int, *, synced: bool =
 def create_once(folder_fd: int, name: str, data: bytes, mode: int) -> bool:
     """Make a file whole, or find that someone else was first (False) and leave theirs alone.
 
-    A hard link appears complete or not at all and never replaces, which neither open(2) with
-    O_EXCL nor rename(2) gives.
-
     Raises:
         OSError: the file could not be written; `explain_write` says why.
 
     Source: link(2).
     """
-    temporary = _write_temporary(folder_fd, data, mode)
-    try:
-        os.link(
-            temporary,
-            name,
-            src_dir_fd=folder_fd,
-            dst_dir_fd=folder_fd,
-            follow_symlinks=False,
-        )
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(temporary, dir_fd=folder_fd)
+    with open_temporary(folder_fd) as file:
+        _write_all(file.fd, data, mode)
+        if not file.take_free(name):
+            return False
     os.fsync(folder_fd)
     return True
 
@@ -393,24 +383,108 @@ def _write_error(path: str, error: OSError) -> ReceiptWriteError:
     return ReceiptWriteError(message, hint=hint)
 
 
-def _write_temporary(folder_fd: int, data: bytes, mode: int, *, synced: bool = True) -> str:
-    """Write a synced file under a name nobody can guess or have taken; give the name."""
-    name = f".beddel-{os.urandom(8).hex()}.tmp"
+class Temporary:
+    """A file of ours that has no name yet, or a temporary one. Use it in a `with`.
+
+    Without a name it is gone when this process is, whatever ended it.
+    """
+
+    def __init__(self, folder: int, fd: int, name: str | None) -> None:
+        self.fd = fd
+        self._folder = folder
+        self._name = name
+
+    def take(self, name: str | bytes) -> None:
+        """Give it its name, in place of what has that.
+
+        Raises:
+            OSError: as rename(2).
+        """
+        if self._name is None and self.take_free(name):
+            return
+        if self._name is None:
+            self._name = self._take_temporary_name()
+        os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._name = None
+
+    def take_free(self, name: str | bytes) -> bool:
+        """Give it a name that is free, and tell whether it was.
+
+        A hard link appears complete or not at all and never replaces, which neither open(2) with
+        O_EXCL nor rename(2) gives.
+
+        Raises:
+            OSError: as link(2).
+        """
+        try:
+            self._link(name)
+        except FileExistsError:
+            return False
+        return True
+
+    def _link(self, name: str | bytes) -> None:
+        unnamed = self._name is None
+        os.link(
+            f"/proc/self/fd/{self.fd}" if self._name is None else self._name,
+            name,
+            src_dir_fd=self._folder,
+            dst_dir_fd=self._folder,
+            follow_symlinks=unnamed,
+        )
+
+    def _take_temporary_name(self) -> str:
+        from beddel_cli.leftovers import hold, new_name, remove_dead
+
+        remove_dead(self._folder)
+        hold(self.fd)
+        name = new_name()
+        self._link(name)
+        return name
+
+    def __enter__(self) -> Temporary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._name is not None:
+                os.unlink(self._name, dir_fd=self._folder)
+        except FileNotFoundError:
+            return  # taken away by who may write there
+        finally:
+            os.close(self.fd)
+
+
+def open_temporary(folder_fd: int) -> Temporary:
+    """Open a new file for writing, mode 0600, on the file system of a folder.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if _O_TMPFILE:
+        try:
+            fd = os.open(".", os.O_WRONLY | _O_TMPFILE | _O_CLOEXEC, 0o600, dir_fd=folder_fd)
+        except OSError as error:
+            if error.errno not in _NOT_UNNAMED:
+                raise
+        else:
+            if os.access(f"/proc/self/fd/{fd}", os.F_OK):
+                return Temporary(folder_fd, fd, None)
+            os.close(fd)
+    from beddel_cli.leftovers import make_held, remove_dead
+
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_NOFOLLOW | _O_CLOEXEC
-    fd = os.open(name, flags, 0o600, dir_fd=folder_fd)
-    try:
-        os.fchmod(fd, mode)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        if synced:
-            os.fsync(fd)
-    except BaseException:
-        os.unlink(name, dir_fd=folder_fd)
-        raise
-    finally:
-        os.close(fd)
-    return name
+    remove_dead(folder_fd)
+    name, fd = make_held(lambda name: os.open(name, flags, 0o600, dir_fd=folder_fd))
+    return Temporary(folder_fd, fd, name)
+
+
+def _write_all(fd: int, data: bytes, mode: int, *, synced: bool = True) -> None:
+    os.fchmod(fd, mode)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    if synced:
+        os.fsync(fd)
 
 
 def _kind(mode: int) -> str:

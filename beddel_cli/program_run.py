@@ -127,9 +127,11 @@ class ProgramRun:
         # Kept open until the end of this process: a late signal must not cost the answer.
         inbox = SignalInbox(terminal=asked.terminal)
         try:
+            # Closed there, however it ends.
+            pipes, self._pipes = self._pipes, None
             answer = supervise(
                 self._launcher,
-                self._pipes,
+                pipes,
                 streams,
                 program_limits(plan.limits),
                 self._leaf,
@@ -137,7 +139,6 @@ class ProgramRun:
                 outer=_outer_terminal(asked),
                 meanwhile=_load_what_comes_after,
             )
-            self._pipes = None
             from beddel_cli.program_outcome import judge_program
 
             setup_ns = self._known_walls().setup_ns

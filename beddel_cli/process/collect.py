@@ -24,7 +24,8 @@ import stat
 from contextlib import suppress
 
 from beddel_cli.errors import ReceiptWriteError, UsageError
-from beddel_cli.home import explain_write
+from beddel_cli.home import explain_write, open_temporary
+from beddel_cli.leftovers import empty, make_held, remove_dead
 from beddel_cli.process.collect_rules import (
     FILE,
     FOLDER,
@@ -172,15 +173,10 @@ def collect_results(
             What was written before is removed, as far as it was not in place.
     """
     inside = place.parent if place.folder is None else place.folder
-    name = f".beddel-{os.urandom(8).hex()}.tmp"
     selection = _selected(upper, lower, caps, before)
     try:
-        os.mkdir(name, 0o700, dir_fd=inside)
-        try:
-            folder = _open_own(inside, name)
-        except OSError:
-            os.rmdir(name, dir_fd=inside)
-            raise
+        remove_dead(inside)
+        name, folder = make_held(lambda name: _make_own(inside, name))
         try:
             collection = _copy_all(upper, selection, _NewTree(folder))
             if place.folder is None:
@@ -191,7 +187,7 @@ def collect_results(
                     _rename_new(folder, entry, inside, entry)
                 os.rmdir(name, dir_fd=inside)
         except BaseException:
-            _remove(folder)
+            empty(folder)
             os.rmdir(name, dir_fd=inside)
             raise
         finally:
@@ -446,22 +442,15 @@ class _ExistingTree:
                 mode = replaced_mode(found.mode, there.st_mode)
             elif not stat.S_ISLNK(there.st_mode):
                 return "something else than a file has its name in the workspace"
-        temporary = f".beddel-{os.urandom(8).hex()}.tmp"
-        target = os.open(temporary, _CREATE, 0o600, dir_fd=parent)
-        try:
-            size, digest = _copy(source, target, found.size)
-            self._give(target)
-            os.fchmod(target, mode)
-            os.utime(target, ns=(found.modified_ns, found.modified_ns))
-            problem = _rename_over(parent, temporary, name)
-        except BaseException:
-            _unlink_if_there(parent, temporary)
-            raise
-        finally:
-            os.close(target)
-        if problem is not None:
-            _unlink_if_there(parent, temporary)
-            return problem
+        with open_temporary(parent) as file:
+            size, digest = _copy(source, file.fd, found.size)
+            self._give(file.fd)
+            os.fchmod(file.fd, mode)
+            os.utime(file.fd, ns=(found.modified_ns, found.modified_ns))
+            try:
+                file.take(name)
+            except OSError as error:
+                return _refused_name(error)
         return CollectedFile(b"/".join(found.path), size, digest, mode)
 
     def _give(self, descriptor: int) -> None:
@@ -607,6 +596,18 @@ def _next(what: int, source: int, position: int, size: int) -> int:
         return min(max(os.fstat(source).st_size, position), size)
 
 
+def _make_own(parent: int, name: str) -> int:
+    """Make and open a folder that only we can enter."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    try:
+        return _open_own(parent, name)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        os.rmdir(name, dir_fd=parent)
+        raise
+
+
 def _open_own(parent: int, name: bytes | str) -> int:
     """Open a folder just made, and find that it is ours: not one put in its place meanwhile.
 
@@ -669,34 +670,6 @@ def _rename_new(from_folder: int, name: str, to_folder: int, new_name: str) -> N
         os.rename(name, new_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
         return
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-def _remove(folder: int) -> None:
-    """Remove everything in a folder of ours, through no link."""
-    for name in os.listdir(folder):
-        try:
-            os.unlink(name, dir_fd=folder)
-        except IsADirectoryError:
-            inner = os.open(name, _FOLDER, dir_fd=folder)
-            try:
-                _remove(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=folder)
-
-
-def _rename_over(folder: int, name: str, new_name: bytes) -> str | None:
-    """Rename in one folder, over what has the new name; gives why that cannot be."""
-    try:
-        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError as error:
-        return _refused_name(error)
-    return None
-
-
-def _unlink_if_there(folder: int, name: str) -> None:
-    with suppress(FileNotFoundError):  # renamed already, or taken away by who may write there
-        os.unlink(name, dir_fd=folder)
 
 
 def _umask() -> int:

@@ -460,6 +460,8 @@ class Launcher:
         self.kill()
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         # A signal handler that raised between these two would make us kill a stranger later.
+        # `wait4` itself imports `resource`, and where that fails the init is reaped already.
+        import resource  # noqa: F401
         from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
 
         blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))

@@ -25,16 +25,22 @@ _PRLIMIT = 261 if _ARM else 302
 _SETRLIMIT = 164 if _ARM else 160
 _UNSHARE, _CLONE, _MOUNT, _PIVOT_ROOT = (97, 220, 40, 41) if _ARM else (272, 56, 165, 155)
 _OPEN_TREE, _CLONE_PARENT_AND_SIGCHLD = 428, 0x8000 | 17
+_OPENAT = 56 if _ARM else 257
+_UNNAMED = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _SET_SECCOMP, _SET_NO_NEW_PRIVS = 22, 38
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A system call, the errno it fails with, and a first argument if only that one fails."""
+    """A system call, the errno it fails with, and a first argument if only that one fails.
+
+    `argument`: which one it is instead of the first, from 0.
+    """
 
     number: int
     errno: int
     first: int | None = None
+    argument: int = 0
 
 
 BLOCKS: dict[str, tuple[Block, ...]] = {
@@ -56,6 +62,7 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
     "capset": (Block(_CAPSET, errno.EPERM),),
     "openat2-missing": (Block(437, errno.ENOSYS),),
     "openat2-not-permitted": (Block(437, errno.EPERM),),
+    "unnamed-files-missing": (Block(_OPENAT, errno.EOPNOTSUPP, _UNNAMED, argument=2),),
     "unshare-refused": (Block(_UNSHARE, errno.EPERM),),
     "unshare-missing": (Block(_UNSHARE, errno.ENOSYS),),
     "clone-refused": (Block(_CLONE, errno.EPERM, _CLONE_PARENT_AND_SIGCHLD),),
@@ -77,7 +84,7 @@ def filter_of(blocks: tuple[Block, ...]) -> bytes:
         else:
             program += [
                 (_JUMP_EQUAL, 0, 3, block.number),
-                (_LOAD, 0, 0, _ARGUMENTS),
+                (_LOAD, 0, 0, _ARGUMENTS + 8 * block.argument),
                 (_JUMP_EQUAL, 0, 1, block.first),
                 answer,
             ]

@@ -41,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "schema_document": {"json_strict"},
     "checked_yaml": {"errors", "limits", "schema_document", "shape", "yaml_safe"},
     "files": BOTTOM,
-    "home": BOTTOM,
+    "leftovers": set(),
+    "home": {*BOTTOM, "leftovers"},
     "signing": BOTTOM,
     "keys": {*BOTTOM, "home", "signing"},
     "key_environment": BOTTOM,
@@ -176,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
         *("process.cgroup", "process.landlock_rung", "process.landlock_terms"),
         *("process.launch", "process.program"),
     },
-    "process.collect": {*BOTTOM, "home", "process.collect_rules"},
+    "process.collect": {"leftovers", *BOTTOM, "home", "process.collect_rules"},
     "process.visible_sink": {"terminal"},
     "execution": {"record"},
     "asked_job": {
