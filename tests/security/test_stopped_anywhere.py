@@ -77,9 +77,9 @@ SWEEPS: dict[str, tuple[Action, tuple[str, ...], tuple[int, ...], int]] = {
 }
 # The part of them that is always run: from where to where of a run, in hundredths, how many times.
 SAMPLE: dict[str, tuple[Action, str, int, tuple[int, int], int]] = {
-    "program killed": (KILL, "program", 0, (50, 100), 8),
+    "program killed": (KILL, "program", 0, (50, 100), 6),
     "guest killed": (KILL, "guest", 0, (50, 100), 4),
-    "program terminated": (TERM, "program", 0, (60, 98), 4),
+    "program terminated": (TERM, "program", 0, (60, 98), 3),
     "guest at a terminal": (ControlC(), "guest", 0, (45, 98), 3),
     "program without memory": (NO_MORE_MEMORY, "program", 0, (50, 100), 3),
     "nobody hears the program": (HangUp((1, 2)), "program", 0, (75, 90), 2),

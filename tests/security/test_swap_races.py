@@ -32,7 +32,7 @@ from tests.support.capabilities import require
 from tests.support.swapping import swapping
 
 ALLOWED, CANARY, UNTOUCHED = "allowed\n", "canary\n", "untouched\n"
-OFTEN = [pytest.param(100, id="some"), pytest.param(2000, id="all", marks=pytest.mark.slow)]
+OFTEN = [pytest.param(50, id="some"), pytest.param(2000, id="all", marks=pytest.mark.slow)]
 WHOLE = [pytest.param(1, id="some"), pytest.param(20, id="all", marks=pytest.mark.slow)]
 # At most; it ends with the first that is led astray.
 NAIVE_ROUNDS = 500_000
@@ -278,7 +278,7 @@ def test_whole_runs_while_all_they_are_given_is_exchanged(ground: Ground, rounds
     ways.append(("take", str(results), str(ground.outside)))
     endings: Counter[str] = Counter()
     allowed = 0
-    for way in ways:
+    for way in ways if rounds > 1 else ways[::4]:
         with swapping([way], ground.attacker):
             for turn in range(rounds):
                 more = ("--write-back",) if turn % 2 else ("--results", results / "out")
