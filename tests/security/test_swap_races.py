@@ -140,13 +140,13 @@ def test_a_source_of_a_job_that_becomes_a_link_out_of_its_folder(
     ours: Counter[str] = Counter()
     naive: Counter[str] = Counter()
     with swapping([("exchange", *paths)], ground.attacker) as swapped:
-        for _ in range(rounds):
+        # On a busy machine the other process may have to wait for its turn.
+        while ours.total() < rounds or not (ours[ALLOWED] and ours["RefusedError"]):
             ours[_opened(ground, source, name)] += 1
+            assert ours.total() < NAIVE_ROUNDS, "the attack met the folder and the link"
         while not naive[CANARY] and naive.total() < NAIVE_ROUNDS:
             naive[_by_path(ground, source, name)] += 1
     assert ours[CANARY] == 0, ours
-    assert ours[ALLOWED] > 0, "the attack met the folder"
-    assert ours["RefusedError"] > 0, "the attack met the link"
     assert set(ours) <= {ALLOWED, "RefusedError", "NotFoundError", "JobError"}
     assert naive[CANARY] == 1, "the control: by path it is led out"
     print(
@@ -197,7 +197,9 @@ def test_what_is_written_back_while_its_place_is_exchanged(
     descriptor = os.open(space, os.O_PATH)
     wrote = failed = 0
     with swapping(steps, ground.attacker) as swapped:
-        for _ in range(rounds):
+        for done in range(NAIVE_ROUNDS):
+            if done >= rounds and wrote and (failed or "hard" in kind):
+                break
             try:
                 got = write_back(descriptor, place, upper, CAPS)
                 wrote += any(file.path.decode() == name for file in got.files)
@@ -219,7 +221,9 @@ def test_results_while_everything_there_is_taken(ground: Ground, upper: int, rou
     base = _open_to_all(ground.jobs / "base")
     outcomes: Counter[str] = Counter()
     with swapping([("take", str(base), str(ground.outside))], ground.attacker) as swapped:
-        for _ in range(rounds):
+        for done in range(NAIVE_ROUNDS):
+            if done >= rounds and outcomes["failed"]:
+                break
             try:
                 with open_results(str(base / "out")) as place:
                     collect_results(place, upper, None, CAPS)
