@@ -198,7 +198,7 @@ _F_SETLEASE, _F_NOTIFY = 1024, 1026
 HARMLESS_PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_SOCK_STREAM, _SOCK_DGRAM, _SOCK_TYPE_MASK = 1, 2, 0xF
+_SOCK_STREAM, _SOCK_DGRAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 2, 5, 0xF
 # IPPROTO_IP (the default), ICMP, TCP, UDP, ICMPV6. Others would load modules.
 _INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)
 _NETLINK_ROUTE = 0
@@ -242,8 +242,8 @@ class Grants:
     """What differs between programs.
 
     Attributes:
-        unix_sockets: socket(AF_UNIX). Not with a writable mount, in which a socket of the host
-            may lie; pairs of connected sockets are always to be had.
+        unix_sockets: socket(AF_UNIX), and pairs of datagram sockets. Not with a writable mount,
+            in which a socket of the host may lie; pairs of connected sockets are always to be had.
         ownerless_memory: SysV objects, memfds and shared mappings without a file, larger buffers
             of sockets, huge pages. Not where nothing counts them.
     """
@@ -343,12 +343,7 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
         _PASS,
     ]
     judged["socket"] = _sockets(grants)
-    judged["socketpair"] = [
-        load(0),
-        (_EQUAL, 1, 0, _AF_UNIX),
-        refuse(errno.EAFNOSUPPORT),
-        _PASS,
-    ]
+    judged["socketpair"] = pairs(connected_only=not grants.unix_sockets)
     judged["personality"] = [
         load(0),
         *(step for value in HARMLESS_PERSONALITIES for step in ((_EQUAL, 0, 1, value), _PASS)),
@@ -402,6 +397,22 @@ def _no_device(mode: int) -> list[Step]:
         (_AND, 0, 0, _FORMAT_MASK),
         (_EQUAL, 1, 0, _CHARACTER_DEVICE),
         (_EQUAL, 0, 1, _BLOCK_DEVICE),
+        refuse(errno.EPERM),
+        _PASS,
+    ]
+
+
+def pairs(*, connected_only: bool) -> list[Step]:
+    """Let pairs of sockets be made, or only of such as cannot send to a socket that has a name."""
+    of_unix = [load(0), (_EQUAL, 1, 0, _AF_UNIX), refuse(errno.EAFNOSUPPORT)]
+    if not connected_only:
+        return [*of_unix, _PASS]
+    return [
+        *of_unix,
+        load(1),
+        (_AND, 0, 0, _SOCK_TYPE_MASK),
+        (_EQUAL, 2, 0, _SOCK_STREAM),
+        (_EQUAL, 1, 0, _SOCK_SEQPACKET),
         refuse(errno.EPERM),
         _PASS,
     ]

@@ -22,7 +22,7 @@ import struct
 
 from beddel_cli.process import kernel
 from beddel_cli.process.filesystem import DEVICES, SYSTEM_FOLDERS, etc_names
-from beddel_cli.process.filter import Step, judge_calls, load, refuse
+from beddel_cli.process.filter import Step, judge_calls, load, pairs, refuse
 from beddel_cli.process.rights import handled_rights, read_rights, written_rights
 from beddel_cli.record import record
 
@@ -114,7 +114,6 @@ _PROCESS_ARGUMENTS = {
     "sched_setattr": 0,
 }
 _PRIORITIES = {"setpriority": 0, "ioprio_set": 1}  # PRIO_PROCESS, IOPRIO_WHO_PROCESS
-_STREAM, _SEQUENCE, _TYPE_MASK = 1, 5, 0xF
 _EQUAL, _AND, _ALLOW = 0x15, 0x54, 0x7FFF0000
 _PASS: Step = (0x06, 0, 0, _ALLOW)
 _HAND_OVER: Step = (0x06, 0, 0, 0x7FC00000)
@@ -138,7 +137,7 @@ def strict_filter(machine: str, strict: Strict) -> bytes:
     """Assemble the second filter; raises KeyError for a machine that `filter` does not know."""
     eperm, enosys = [refuse(errno.EPERM)], [refuse(errno.ENOSYS)]
     judged = dict.fromkeys(SOCKETS, eperm)
-    judged["socketpair"] = _pairs()
+    judged["socketpair"] = pairs(connected_only=True)
     judged |= dict.fromkeys((*QUEUES, *NEW_ATTRIBUTES), enosys)
     judged |= {name: [refuse(errno.EOPNOTSUPP)] for name in ATTRIBUTES}
     if strict.landlock_abi < _TRUNCATE_SINCE:
@@ -153,18 +152,6 @@ def strict_filter(machine: str, strict: Strict) -> bytes:
         for name, which in _PRIORITIES.items():
             judged[name] = _own_priority(which)
     return judge_calls(machine, judged, STRICT_NUMBERS)
-
-
-def _pairs() -> list[Step]:
-    """Refuse pairs of datagram sockets: each half can send to any socket that has a name."""
-    return [
-        load(1),
-        (_AND, 0, 0, _TYPE_MASK),
-        (_EQUAL, 2, 0, _STREAM),
-        (_EQUAL, 1, 0, _SEQUENCE),
-        refuse(errno.EPERM),
-        _PASS,
-    ]
 
 
 def asked_numbers(machine: str) -> dict[int, str]:

@@ -2,8 +2,8 @@
 
 While a program attacks behind the walls, this process, outside of them, starts /bin/true every
 20 ms and keeps the longest that took, the least memory that was available, and the most processes.
-Prints the table of tests/benchmarks/limits.md. Nothing is asserted. As root the program gets a cgroup, as
-anybody else it is looked at through /proc. Needs an installed beddel-cli.
+Prints the table of limits.md beside this file. Nothing is asserted. As root the program
+gets a cgroup, as anybody else it is looked at through /proc. Needs an installed beddel-cli.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Hold each memory figure of a run against the truth: `python tests/benchmarks/peak_memory.py`.
 
-Runs eight programs whose memory is known behind the walls and prints the table of tests/benchmarks/limits.md:
-what is true beside what a run reports, in MiB. The first row is an interpreter that does nothing,
-which all others contain. Nothing is asserted. As root a program gets a cgroup, as anybody else it
-is looked at through /proc. Needs an installed beddel-cli.
+Runs eight programs whose memory is known behind the walls and prints the table of limits.md
+beside this file: what is true beside what a run reports, in MiB. The first row is an interpreter
+that does nothing, which all others contain. Nothing is asserted. As root a program gets a cgroup,
+as anybody else it is looked at through /proc. Needs an installed beddel-cli.
 """
 
 from __future__ import annotations

@@ -270,6 +270,37 @@ def test_nobody_answers_at_the_hosts_sockets_and_fifos(
             server.close()
 
 
+SEND = """
+import socket
+def send(name):
+    for half in socket.socketpair(socket.AF_UNIX, int(sys.argv[2])):
+        with half:
+            half.sendto(b"from inside", name)
+answers({"send": lambda: attempt(lambda: send(sys.argv[1]))})
+"""
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_RAW], ids=["dgram", "raw"])
+def test_no_half_of_a_pair_sends_to_the_hosts_socket_in_a_writable_mount(
+    probe: Run, control: Run, place: Path, kind: int
+) -> None:
+    (place / "data").mkdir()
+    (place / "data").chmod(0o777)
+    name = place / "data" / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(name))
+        server.setblocking(False)
+        name.chmod(0o777)
+        mounts = [{"source": str(place / "data"), "target": "/data", "writable": True}]
+        assert probe(SEND, "/data/socket", str(kind), mounts=mounts) == {"send": errno.EPERM}
+        with pytest.raises(BlockingIOError):
+            server.recv(99)
+        # Without such a mount a pair is to be had, and there is nobody to send to.
+        assert probe(SEND, "/data/socket", str(kind)) == {"send": errno.ENOENT}
+        assert control(SEND, str(name), str(kind)) == {"send": 0}
+        assert server.recv(99) == b"from inside"
+
+
 def test_a_device_node_in_a_mount_is_no_device(behind: Run, place: Path, person: Person) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to make a device node")
