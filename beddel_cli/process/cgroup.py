@@ -357,7 +357,7 @@ class Leaf:
         if descriptor is None:
             return None
         try:
-            return os.pread(descriptor, _READ_BYTES, 0).decode("ascii", "replace")
+            return os.pread(descriptor, _READ_BYTES, 0).decode("utf-8", "replace")
         except OSError:
             return None
 

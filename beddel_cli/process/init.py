@@ -360,7 +360,7 @@ def _bound_uncounted(*, counted: bool) -> int:
         kernel.prctl(kernel.SET_THP_DISABLE, 1)
         for name, most in _TCP_BYTES.items():
             try:
-                with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file:
+                with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="utf-8") as file:
                     file.write(most)
             except OSError:
                 continue  # read-only in containers; what it holds while connected is seen anyway

@@ -183,7 +183,7 @@ def _most_bytes() -> int:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(4096)
     except OSError:
         return ""
