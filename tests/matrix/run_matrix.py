@@ -117,7 +117,10 @@ def _run(column: Column, person: Person, groups: Sequence[str], benign: bool) ->
         if name not in TOGETHER:
             found |= run_group(column, person, name)
     if benign:
-        found |= run_programs(column, person, _ALL_PROGRAMS)
+        found |= run_programs(column, person, PROGRAMS)
+        # What takes long would take the time of those after it.
+        for program in SLOW:
+            found |= run_programs(column, person, [program])
     return found
 
 
