@@ -25,9 +25,8 @@ from beddel_cli.checkpoint import (
     checkpoint_text,
     ed25519_key_hash,
     make_note,
-    raw_public_key,
 )
-from beddel_cli.errors import LedgerError, VerificationError, bug
+from beddel_cli.errors import LedgerError, bug
 from beddel_cli.home import NoFolderError, open_folder
 from beddel_cli.ledger_file import (
     BUSY_SECONDS,
@@ -53,8 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from sqlite3 import Connection, Cursor
     from typing import Any, Protocol
-
-    from beddel_cli.checkpoint import VerifyingKey
 
     class Signer(Protocol):
         """The log's private key."""
@@ -115,11 +112,8 @@ class Ledger:
         """
         return int(self._one("SELECT coalesce(max(idx) + 1, 0) FROM entry"))
 
-    def append(self, data: bytes, key: Signer, older_keys: Sequence[VerifyingKey] = ()) -> Appended:
+    def append(self, data: bytes, key: Signer) -> Appended:
         """Add one entry and give its proof; on disk, or not there at all.
-
-        Args:
-            older_keys: what may have signed the log's newest checkpoint before `key` took over.
 
         Raises:
             LedgerError: the log is busy, damaged, altered, or the disk takes no more.
@@ -129,7 +123,7 @@ class Ledger:
         with Translated(self.path):
             self._execute("BEGIN IMMEDIATE")
             try:
-                appended = self._append(data, key, older_keys)
+                appended = self._append(data, key)
                 self._execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -155,11 +149,11 @@ class Ledger:
                     raise
                 sleep(_PAUSE_SECONDS)
 
-    def _append(self, data: bytes, key: Signer, older_keys: Sequence[VerifyingKey]) -> Appended:
+    def _append(self, data: bytes, key: Signer) -> Appended:
         index = self.size()
         subtrees = complete_subtrees(0, index)
         before = self._read_nodes(subtrees)
-        self._check_head(index, join_subtrees(before), key, older_keys)
+        self._check_head(index, join_subtrees(before), key)
         nodes_before = dict(zip(subtrees, before, strict=True))
         leaf = root = leaf_hash(data)
         nodes = completed_nodes(index, leaf, lambda level, at: nodes_before[level, at])
@@ -178,9 +172,7 @@ class Ledger:
         self._known_good = (text, stored)
         return Appended(index, path, make_note(text, [signature]))
 
-    def _check_head(
-        self, size: int, root: bytes, key: Signer, older_keys: Sequence[VerifyingKey]
-    ) -> None:
+    def _check_head(self, size: int, root: bytes, key: Signer) -> None:
         """Check that the newest checkpoint, which is about to be built on, was signed."""
         if size == 0:
             return
@@ -189,23 +181,15 @@ class Ledger:
         key_hash, value = signature[:4], signature[4:]
         if (text, signature) == self._known_good:
             return
-        if key_hash == ed25519_key_hash(self.origin, key.public_raw):
-            # Ed25519 has one signature for a key and a text, and making it is cheaper than
-            # loading what would verify it. RFC 8032 section 5.1.6.
-            if key.sign(text) != value:
-                raise self._altered(size)
-            return
-        for older in older_keys:
-            if key_hash == ed25519_key_hash(self.origin, raw_public_key(older)):
-                try:
-                    older.verify(value, text)
-                except VerificationError as error:
-                    raise self._altered(size) from error
-                return
-        raise LedgerError(
-            f"log {self.path!r} was signed by another key than this one's, so nothing is added",
-            hint="put back the log key it was made with, or move the log away to begin a new one",
-        )
+        if key_hash != ed25519_key_hash(self.origin, key.public_raw):
+            raise LedgerError(
+                f"log {self.path!r} was signed by another key, so nothing is added",
+                hint="put back the log key it was made with, or move the log away: a new one begins",
+            )
+        # Ed25519 has one signature for a key and a text, and making it is cheaper than loading what
+        # would verify it. RFC 8032 section 5.1.6.
+        if key.sign(text) != value:
+            raise self._altered(size)
 
     def _altered(self, size: int) -> DamagedError:
         return DamagedError(

@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 0.1
 # SyntaxError.
 KEYS = (
     *("schema", "run_id", "job", "profile", "tenant", "runtime", "outcome", "output", "stdout"),
-    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "files"),
+    *("stderr", "console", "time", "memory", "fuel", "limits", "controls", "rung", "files"),
     *("results_path", "receipt"),
     *("warnings", "error"),
 )
@@ -61,8 +61,10 @@ def run_hostile(home: Home, job: Hostile, *flags: str) -> tuple[Result, dict[str
     files, work = home.files(), sorted(home.work.iterdir())
     result = home.run("run", path, "--json", "--profile", "ultra-secure", *_flags(job), *flags)
     assert processes.children(os.getpid()) == []
-    (receipt,) = home.files() - files
+    # The receipt and its proof; what the log takes goes into the files it has.
+    receipt, proof = sorted(home.files() - files)
     assert receipt.endswith(".dsse.json")
+    assert proof == f"{receipt}.tlog-proof"
     assert sorted(home.work.iterdir()) == work
     predicate = home.predicate()
     assert not has_traceback(result), result.message

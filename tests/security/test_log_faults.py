@@ -255,9 +255,10 @@ def test_a_full_disk(tmp_path: Path) -> None:
     namespaces = ["-m", "--propagation", "private"] if os.geteuid() == 0 else ["-Urm"]
     script = (
         'set -e; home=$1; shift; mount -t tmpfs -o size=256k,mode=700 tmpfs "$home/logs"\n'
+        'head -c 65536 /dev/zero >"$home/logs/ballast"\n'
         'code=0; "$@" "$home" w 100000 >"$home/acknowledged" 2>"$home/said" || code=$?\n'
         'echo "$code" >"$home/code"; df --output=avail "$home/logs" | tail -1 >"$home/left"\n'
-        'cp -r "$home/logs" "$home/full"; mount -o remount,size=1m "$home/logs"\n'
+        'cp -r "$home/logs" "$home/full"; rm "$home/logs/ballast"\n'
         '"$@" "$home" x 1 >>"$home/acknowledged"; cp -r "$home/logs" "$home/after"\n'
     )
     (tmp_path / "logs").mkdir(mode=0o700)
