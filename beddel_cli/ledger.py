@@ -184,7 +184,7 @@ class Ledger:
         if key_hash != ed25519_key_hash(self.origin, key.public_raw):
             raise LedgerError(
                 f"log {self.path!r} was signed by another key, so nothing is added",
-                hint="put back the log key it was made with, or move the log away: a new one begins",
+                hint="put back the key it was made with, or move the log away: a new one begins",
             )
         # Ed25519 has one signature for a key and a text, and making it is cheaper than loading what
         # would verify it. RFC 8032 section 5.1.6.
