@@ -439,6 +439,19 @@ def _one_of_more(error: BeddelError) -> dict[str, Any]:
     }
 
 
+def object_of_error(error: BeddelError) -> dict[str, Any]:
+    """Give the `error` of a document that tells of what went wrong."""
+    return error_object(
+        code=error.code,
+        message=error.message,
+        place=error.place,
+        expected=error.expected,
+        got=error.got,
+        hint=error.hint,
+        more=error.more,
+    )
+
+
 def json_of_error(error: BeddelError) -> bytes:
     """Give the JSON document of a run that never came about: all keys of a run, null but two."""
     keys = (
@@ -458,15 +471,7 @@ def json_of_error(error: BeddelError) -> bytes:
         "reached": [],
     }
     document["warnings"] = []
-    document["error"] = error_object(
-        code=error.code,
-        message=error.message,
-        place=error.place,
-        expected=error.expected,
-        got=error.got,
-        hint=error.hint,
-        more=error.more,
-    )
+    document["error"] = object_of_error(error)
     return _dump(document)
 
 

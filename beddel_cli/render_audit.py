@@ -9,7 +9,7 @@ from beddel_cli.errors import BeddelError, VerificationError
 from beddel_cli.figures import counted
 from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
 from beddel_cli.merkle import leaf_hash
-from beddel_cli.render import error_object
+from beddel_cli.render import object_of_error
 from beddel_cli.terminal import visible
 
 if TYPE_CHECKING:
@@ -142,13 +142,5 @@ def error_json(schema: str, error: BeddelError, code: int) -> dict[str, Any]:
     return {
         "schema": schema,
         "exit_code": code,
-        "error": error_object(
-            code=error.code,
-            message=error.message,
-            place=error.place,
-            expected=error.expected,
-            got=error.got,
-            hint=error.hint,
-            more=error.more,
-        ),
+        "error": object_of_error(error),
     }

@@ -7,7 +7,7 @@ import json
 from beddel_cli.explain import COMMAND_LINE, JOB, PROFILE, TIER, VERSION
 from beddel_cli.offer import NOT_TRIED
 from beddel_cli.profile_comparison import profile_warnings
-from beddel_cli.render import error_object
+from beddel_cli.render import object_of_error
 from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
@@ -167,15 +167,7 @@ def explanation_json_of_error(error: BeddelError) -> dict[str, Any]:
         "exit_code": EXIT_COULD_NOT_TELL,
         **dict.fromkeys((*keys, "machine")),
         "warnings": [],
-        "error": error_object(
-            code=error.code,
-            message=error.message,
-            place=error.place,
-            expected=error.expected,
-            got=error.got,
-            hint=error.hint,
-            more=error.more,
-        ),
+        "error": object_of_error(error),
     }
 
 

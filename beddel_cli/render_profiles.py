@@ -15,7 +15,7 @@ from beddel_cli.profile_comparison import (
     settings,
     short_name,
 )
-from beddel_cli.render import error_object
+from beddel_cli.render import object_of_error
 from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
@@ -154,7 +154,7 @@ def checked_json(file: str, profile: Profile, built_in: Sequence[Profile]) -> di
 def not_valid_json(file: str, error: BeddelError, *, valid: bool | None) -> dict[str, Any]:
     """Give the entry of a file that is not valid, or (`valid` None) could not be read."""
     keys = ("name", "digest", "values", "compared", "looser_than_built_in")
-    return {"file": file, "valid": valid, **dict.fromkeys(keys), "error": _error(error)}
+    return {"file": file, "valid": valid, **dict.fromkeys(keys), "error": object_of_error(error)}
 
 
 def diff_text(a: str, b: str, found: Sequence[Difference]) -> str:
@@ -197,16 +197,10 @@ def diff_json(a: str, b: str, found: Sequence[Difference]) -> dict[str, Any]:
 def diff_json_of_error(a: str, b: str, error: BeddelError) -> dict[str, Any]:
     """Give the same document where one of the two could not be read."""
     keys = ("same", "differences")
-    return {"schema": DIFF_SCHEMA, "a": a, "b": b, **dict.fromkeys(keys), "error": _error(error)}
-
-
-def _error(error: BeddelError) -> dict[str, Any]:
-    return error_object(
-        code=error.code,
-        message=error.message,
-        place=error.place,
-        expected=error.expected,
-        got=error.got,
-        hint=error.hint,
-        more=error.more,
-    )
+    return {
+        "schema": DIFF_SCHEMA,
+        "a": a,
+        "b": b,
+        **dict.fromkeys(keys),
+        "error": object_of_error(error),
+    }

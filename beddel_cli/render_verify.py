@@ -10,7 +10,7 @@ import json
 from beddel_cli.evidence import moment_words
 from beddel_cli.instants import show_instant
 from beddel_cli.record import record
-from beddel_cli.render import error_object, error_text
+from beddel_cli.render import error_text, object_of_error
 from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import json_for_terminal, visible
 
@@ -104,15 +104,7 @@ def as_json(judged: Judged) -> dict[str, Any]:
 
 def as_json_of_error(error: BeddelError) -> dict[str, Any]:
     """Give the members of the document of a receipt that was not verified."""
-    found = error_object(
-        code=error.code,
-        message=error.message,
-        place=error.place,
-        expected=error.expected,
-        got=error.got,
-        hint=error.hint,
-        more=error.more,
-    )
+    found = object_of_error(error)
     code = verdict_of(error)
     empty = dict.fromkeys(_MEMBERS)
     return {**empty, "valid": False if code == 1 else None, "exit_code": code, "error": found}

@@ -18,7 +18,7 @@ from beddel_cli import replay
 from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, VerificationError
 from beddel_cli.options import OPTIONS, defaults
 from beddel_cli.record import changed
-from beddel_cli.render import error_object, error_text
+from beddel_cli.render import error_text, object_of_error
 from beddel_cli.render_verify import key_id, key_words
 from beddel_cli.repetition import Repetition
 from beddel_cli.run_command import check_platform, make_asked
@@ -325,7 +325,7 @@ def _print_json(
         else [_row_json(row) for row in comparison.guest_differences],
         "warnings": [] if judged is None else list(judged.warnings),
         "notes": [] if comparison is None else list(comparison.notes),
-        "error": None if error is None else _error_json(error),
+        "error": None if error is None else object_of_error(error),
     }
     # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
     sys.stdout.write(json.dumps(document, indent=2).replace("##[", "##\\u005b") + "\n")
@@ -339,15 +339,3 @@ def _row_json(row: replay.Row) -> dict[str, Any]:
         "same": row.same,
         "judged": row.judged,
     }
-
-
-def _error_json(error: BeddelError) -> dict[str, Any]:
-    return error_object(
-        code=error.code,
-        message=error.message,
-        place=error.place,
-        expected=error.expected,
-        got=error.got,
-        hint=error.hint,
-        more=error.more,
-    )
