@@ -108,7 +108,7 @@ def test_the_watch_sees_what_a_run_starts_and_writes(home: Home, tmp_path: Path)
     result = home.run("run", "job.yaml", "-q", env=environment, command=(*WATCH, str(log)))
     assert result.returncode == 0, result.message
     events = log.read_text()
-    for event in ("os.fork", "os.mkdir", "open", "os.rename"):
+    for event in ("os.fork", "os.mkdir", "open", "os.link"):
         assert f"{event} " in events
 
 
