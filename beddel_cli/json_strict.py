@@ -18,7 +18,7 @@ MAX_VALUES = 1_000_000
 MAX_NUMBER_DIGITS = 400
 MAX_SHOWN_CHARACTERS = 80
 
-_WHITE = frozenset(" \t\n\r")
+_WHITE = " \t\n\r"
 _PIECE_BYTES = 1 << 16
 _QUOTE, _BACKSLASH = b'"\\'
 _BRACKETS_AS_SIGNS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
@@ -122,9 +122,10 @@ def _scanner(reading: _Reading) -> Callable[[str, int], tuple[Any, int]]:
 
 
 def _skip_white(text: str, at: int) -> int:
-    while text[at : at + 1] in _WHITE:
-        at += 1
-    return at
+    """Give where the first character that is no white space stands, or the end."""
+    if text[at : at + 1] not in _WHITE:
+        return at
+    return len(text) - len(text[at:].lstrip(_WHITE))
 
 
 def _place(file: str, before: str) -> Place:

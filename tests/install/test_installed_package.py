@@ -77,7 +77,7 @@ def test_runs_from_a_read_only_folder_as_a_user_who_owns_nothing_here(
     assert done.returncode == 0, done.stderr
     assert b"6/6 confirmed" in done.stderr
     made = [path for path in theirs.rglob("*") if path.is_file()]
-    assert {path.suffix for path in made} == {".pem", ".json"}
+    assert {path.suffix for path in made} == {".pem", ".json", ".tlog-proof", ".sqlite3"}
     assert {path.stat().st_uid for path in made} == {NOBODY}
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml"]
     # What ran is the same whoever runs it.
