@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 
 from beddel_cli.guests import WASM_FILE
 from beddel_cli.guests.javascript import build
+from tests.support.capabilities import require
 
 
 def build_into(folder: Path, home: str) -> bytes:
@@ -26,6 +28,14 @@ def build_into(folder: Path, home: str) -> bytes:
     wasm = (folder / "javascript.wasm").read_bytes()
     assert ended.stdout.split()[0] == hashlib.sha256(wasm).hexdigest()
     return wasm
+
+
+def test_the_installed_guest_is_the_one_on_record() -> None:
+    """Each installation is a build of its own, in a folder that pip makes up."""
+    require("x86-64")
+    record = Path(build.__file__).with_name("README.md").read_text(encoding="utf-8")
+    digest = hashlib.sha256(Path(WASM_FILE).read_bytes()).hexdigest()
+    assert re.findall("`sha256:([0-9a-f]{64})`", record) == [digest]
 
 
 @pytest.mark.slow
