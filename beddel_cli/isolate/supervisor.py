@@ -293,9 +293,9 @@ class Worker:
             self._kill()
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             # A signal handler that raised between these two would make us kill a stranger later.
-            from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+            from _signal import SIG_BLOCK, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask
 
-            blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))
+            blocked = pthread_sigmask(SIG_BLOCK, (SIGHUP, SIGINT, SIGTERM))
             try:
                 _, status, usage = os.wait4(self.pid, 0)
                 code = os.waitstatus_to_exitcode(status)

@@ -462,9 +462,9 @@ class Launcher:
         # A signal handler that raised between these two would make us kill a stranger later.
         # `wait4` itself imports `resource`, and where that fails the init is reaped already.
         import resource  # noqa: F401
-        from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+        from _signal import SIG_BLOCK, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask
 
-        blocked = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGTERM))
+        blocked = pthread_sigmask(SIG_BLOCK, (SIGHUP, SIGINT, SIGTERM))
         try:
             _, _, self._usage = os.wait4(self.pid, 0)
         finally:
@@ -473,10 +473,12 @@ class Launcher:
 
     def _end_lingering(self) -> None:
         """Reap the launcher, which stays until the program has joined its cgroup."""
-        if self._lingering is not None:
-            os.kill(self._lingering, _SIGKILL)
-            os.waitpid(self._lingering, 0)
+        lingering = self._lingering
+        if lingering is not None:
+            os.kill(lingering, _SIGKILL)
+            # First: a signal handler that raises in between leaves a dead child, not a stranger.
             self._lingering = None
+            os.waitpid(lingering, 0)
 
     def _finish_launcher(self) -> None:
         """End a launcher whose init this process may not know of yet."""
@@ -489,8 +491,8 @@ class Launcher:
         except (Refused, MessageError):
             # Not reaped yet, so that its id is still its own.
             os.kill(launcher, _SIGKILL)
-            os.waitpid(launcher, 0)
             self._launcher = None
+            os.waitpid(launcher, 0)
 
     def close(self) -> None:
         """Close `events`, `pidfd`, `upper`, `sockets` and `terminal`. Call `finish` first."""

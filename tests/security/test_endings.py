@@ -296,6 +296,34 @@ def _has_child(run: subprocess.Popen[bytes]) -> bool | None:
     return True if processes.children(run.pid) or run.poll() is not None else None
 
 
+REAPED = """
+import os, signal
+from beddel_cli.isolate.supervisor import Worker
+from beddel_cli.process.launch import Launcher
+held = []
+real = os.wait4
+def wait4(pid, options):
+    held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    return real(pid, options)
+os.wait4 = wait4
+launcher = Launcher.start()
+launcher._learn_of_init()
+launcher.finish()
+Worker.start().finish()
+print([sorted(int(each) for each in mask) for mask in held])
+"""
+
+
+def test_no_signal_comes_between_reaping_and_remembering_it() -> None:
+    """Else the second `finish` would kill whoever has the process id by then."""
+    require("user-namespaces")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", REAPED], capture_output=True, check=True, text=True
+    )
+    wanted = sorted(int(number) for number in SIGNALS)
+    assert done.stdout == f"{[wanted, wanted]}\n", done.stderr
+
+
 def test_the_worker_dies_with_its_supervisor(home: Home) -> None:
     run = home.start("run", home.job(LOOP))
     worker = processes.wait_for(lambda: processes.busy_worker(run.pid), what="a busy worker")
