@@ -165,9 +165,9 @@ def test_nothing_outlives_the_death_of_its_watchers(
     if victims != ("us", "beddel-keeper"):
         nothing_is_left(rung, tag, before)
     else:
-        # Nobody was left to remove the folder: the next run does.
+        # Unless the keeper was quick nobody was left to remove the folder: the next run does.
         left = rung.scratch_folders() - before
-        assert len(left) == 1
+        assert len(left) <= 1
         assert rung.exec("--", "true").returncode == 0
         assert not left & rung.scratch_folders()
 
