@@ -1,9 +1,10 @@
-"""Change mode and times of a file by its name for a program that may not do so itself.
+"""Change mode and times of a file for a program that may not do so itself.
 
 Landlock does not judge these, so under its caller's own id a program could change them of every
-file that belongs to him. The filter hands such calls to the guardian, and the program waits. The
-guardian reads the name once, opens what it says, and changes that very file if it lies in the
-scratch folder; nothing from outside can be moved or linked there.
+file that belongs to him, by its name or through a descriptor that may only read. The filter hands
+such calls to the guardian, and the program waits. The guardian reads the name once, opens what it
+says, and changes that very file if it lies in the scratch folder; nothing from outside can be moved
+or linked there.
 
 Source: seccomp_unotify(2), also on why the id is checked again; openat2(2).
 """
@@ -69,13 +70,19 @@ class NameKeeper:
     def _do(self, identity: int, pid: int, call: str, arguments: list[int]) -> None:
         if call == "chmod":
             arguments = [_AT_FDCWD & 0xFFFFFFFF, *arguments]
+        elif call == "fchmod":
+            arguments.insert(1, 0)
         folder, name, value, flags = arguments[:4]
         if call in ("chmod", "fchmodat"):
             flags = 0
+        # Without a name it is the file that the descriptor is open on.
+        of_descriptor = call == "fchmod" or (call == "utimensat" and not name)
+        if of_descriptor:
+            flags = _EMPTY_PATH
         times = None
         if call == "utimensat" and value:
             times = struct.unpack("<4q", _read(pid, value, 32, whole=True))
-        path = _read(pid, name, _PATH_BYTES).partition(b"\0")[0]
+        path = b"" if of_descriptor else _read(pid, name, _PATH_BYTES).partition(b"\0")[0]
         file = _open(
             pid, struct.unpack("<i", struct.pack("<I", folder & 0xFFFFFFFF))[0], path, flags
         )
@@ -119,7 +126,10 @@ def _open(pid: int, folder: int, path: bytes, flags: int) -> int:
         raise OSError(errno.ENOENT, "an empty path")
     looking = os.O_PATH | os.O_CLOEXEC
     base = "cwd" if folder == _AT_FDCWD else f"fd/{folder}"
-    here = os.open("/" if path.startswith(b"/") else f"/proc/{pid}/{base}", looking)
+    try:
+        here = os.open("/" if path.startswith(b"/") else f"/proc/{pid}/{base}", looking)
+    except FileNotFoundError as error:
+        raise OSError(errno.EBADF, "not open") from error
     if not path:
         return here
     try:

@@ -426,7 +426,10 @@ def _give_up(
     with At("landlock"):
         machine, abi = os.uname().machine, kernel.landlock_abi()
     strict = strict_rules.Strict(
-        own_id=identities is None, landlock_abi=abi, asks=identities is None
+        own_id=identities is None,
+        landlock_abi=abi,
+        asks=identities is None,
+        guardian=guardian,
     )
     allowed = strict_rules.Places(
         written=tuple(places[:2]) if request.workspace_writable else (places[1],),

@@ -50,8 +50,7 @@ NOT_WALLED = (
         "An ordinary user's program runs under the user's own id: it can see the limits, priority "
         "and session of the user's processes, and takes part in the user's count of processes. "
         "Signals to them, their memory and changes to files by name are refused; mode and times "
-        "within the scratch folder are changed for it by its guardian. A file of the user's own "
-        "in a system folder, such as /usr/local, can be given another mode.",
+        "within the scratch folder are changed for it by its guardian.",
     ),
     (
         "what waits in sockets takes memory uncounted (without a memory cgroup)",
@@ -60,7 +59,8 @@ NOT_WALLED = (
     ),
     (
         "host files can be locked",
-        "What may be read (system folders) can also be locked with flock(2) by whoever reads it.",
+        "What may be read (system folders, mounts) can also be locked with flock(2) by whoever "
+        "reads it.",
     ),
     (
         "/tmp, /dev/shm and /proc are missing, not private",  # noqa: S108

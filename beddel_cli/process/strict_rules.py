@@ -66,17 +66,22 @@ STRICT_NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None),
     "futimesat": (261, None),
     "fchownat": (260, 54),
+    "fchmod": (91, 52),
+    "fchown": (93, 55),
     "fchmodat": (268, 53),
     "utimensat": (280, 88),
     "fchmodat2": (452, 452),
+    "ioctl": (16, 29),
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
     "getxattr": (191, 8),
     "lgetxattr": (192, 9),
     "listxattr": (194, 11),
     "llistxattr": (195, 12),
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
     "setxattrat": (463, 463),
     "getxattrat": (464, 464),
     "listxattrat": (465, 465),
@@ -95,16 +100,26 @@ QUEUES = (
     *("msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink", "mq_timedsend"),
     *("mq_timedreceive", "mq_notify", "mq_getsetattr"),
 )
-# Attributes of any file, by its name. Answered as by a file system that has none.
+# Attributes of any file by its name, and changing those of one that is open. Answered as by a file
+# system that has none.
 ATTRIBUTES = (
     *("setxattr", "lsetxattr", "getxattr", "lgetxattr", "listxattr", "llistxattr"),
-    *("removexattr", "lremovexattr"),
+    *("removexattr", "lremovexattr", "fsetxattr", "fremovexattr"),
 )
 NEW_ATTRIBUTES = ("setxattrat", "getxattrat", "listxattrat", "removexattrat")
-# Mode, owner and times of a file by its name: an own id could change those of all its files.
-BY_NAME = ("chown", "lchown", "fchownat", "utime", "utimes", "futimesat")
+# Mode, owner and times of a file by its name, or of one that is open for reading alone: an own id
+# could change those of all its files.
+BY_NAME = ("chown", "lchown", "fchown", "fchownat", "utime", "utimes", "futimesat")
 # Of these, what programs cannot do without; the guardian does it for them, in the scratch folder.
-ASKED = ("chmod", "fchmodat", "fchmodat2", "utimensat")
+ASKED = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
+# asm-generic/ioctls.h: requests of terminals, and those of every file, are numbered 0x54NN.
+_ANY_FILE, _ANY_FILE_MASK = 0x5400, 0xFFFFFF00
+# linux/fs.h: what asks about a file or shares its blocks with one that is open for writing. All
+# others are answered as by a file that knows none: chattr, subvolumes, a pair asked for addresses.
+_FILE_REQUESTS = (
+    *(0x80086601, 0x801C581F, 0xC020660B, 2),  # GETFLAGS, FSGETXATTR, FIEMAP, FIGETBSZ
+    *(0x40049409, 0x4020940D, 0xC0189436),  # FICLONE, FICLONERANGE, FIDEDUPERANGE
+)
 # Calls on a process, and which argument says which; 0 is the caller itself.
 _PROCESS_ARGUMENTS = {
     "prlimit64": 0,
@@ -126,11 +141,13 @@ class Strict:
     Attributes:
         own_id: whether the program's id is the caller's.
         asks: whether somebody listens for the calls of `ASKED`; they are refused otherwise.
+        guardian: its process id.
     """
 
     own_id: bool
     landlock_abi: int
     asks: bool = False
+    guardian: int = 1
 
 
 def strict_filter(machine: str, strict: Strict) -> bytes:
@@ -140,17 +157,19 @@ def strict_filter(machine: str, strict: Strict) -> bytes:
     judged["socketpair"] = pairs(connected_only=True)
     judged |= dict.fromkeys((*QUEUES, *NEW_ATTRIBUTES), enosys)
     judged |= {name: [refuse(errno.EOPNOTSUPP)] for name in ATTRIBUTES}
+    judged["ioctl"] = _file_requests()
+    allowed = _only_itself() if strict.own_id else _all_but(strict.guardian)
+    judged |= {name: [load(argument), *allowed] for name, argument in _PROCESS_ARGUMENTS.items()}
+    judged |= {
+        name: _priorities(which, allowed, own_id=strict.own_id)
+        for name, which in _PRIORITIES.items()
+    }
     if strict.landlock_abi < _TRUNCATE_SINCE:
         judged["truncate"] = eperm
     if strict.own_id:
         asked = _HAND_OVER if strict.asks else refuse(errno.EPERM)
         judged |= dict.fromkeys(BY_NAME, eperm)
         judged |= {name: [asked] for name in ASKED}
-        judged["utimensat"] = _of_descriptor(asked)
-        for name, argument in _PROCESS_ARGUMENTS.items():
-            judged[name] = [load(argument), (_EQUAL, 1, 0, 0), refuse(errno.EPERM), _PASS]
-        for name, which in _PRIORITIES.items():
-            judged[name] = _own_priority(which)
     return judge_calls(machine, judged, STRICT_NUMBERS)
 
 
@@ -161,27 +180,32 @@ def asked_numbers(machine: str) -> dict[int, str]:
     return {number: name for number, name in numbered if number is not None}
 
 
-def _of_descriptor(otherwise: Step) -> list[Step]:
-    """Let times be set without a name, of the file that a descriptor is open on."""
+def _file_requests() -> list[Step]:
+    """Let only those requests through that concern one file or terminal."""
     return [
         load(1),
-        (_EQUAL, 0, 2, 0),
-        load(1, upper=True),
-        (_EQUAL, 1, 0, 0),
-        otherwise,
+        *(step for value in _FILE_REQUESTS for step in ((_EQUAL, 0, 1, value), _PASS)),
+        (_AND, 0, 0, _ANY_FILE_MASK),
+        (_EQUAL, 1, 0, _ANY_FILE),
+        refuse(errno.ENOTTY),
         _PASS,
     ]
 
 
-def _own_priority(which: int) -> list[Step]:
-    return [
-        load(0),
-        (_EQUAL, 0, 2, which),
-        load(1),
-        (_EQUAL, 1, 0, 0),
-        refuse(errno.EPERM),
-        _PASS,
-    ]
+def _only_itself() -> list[Step]:
+    """Let a call through whose loaded argument says the caller, as 0."""
+    return [(_EQUAL, 1, 0, 0), refuse(errno.EPERM), _PASS]
+
+
+def _all_but(process: int) -> list[Step]:
+    """Let a call through whose loaded argument does not say this process."""
+    return [(_EQUAL, 0, 1, process), refuse(errno.EPERM), _PASS]
+
+
+def _priorities(which: int, allowed: list[Step], *, own_id: bool) -> list[Step]:
+    """Judge who gets another priority: one process, or a group or user that the caller is of."""
+    many = [refuse(errno.EPERM)] if own_id else [load(1), *_only_itself()]
+    return [load(0), (_EQUAL, 0, 1 + len(allowed), which), load(1), *allowed, *many]
 
 
 def signals_ruleset() -> int:

@@ -25,7 +25,8 @@ from beddel_cli.process.strict_rules import (
 )
 from tests.unit.test_process_filter import ALLOW, ARCHES, decide
 
-OWN, THROWN = Strict(own_id=True, landlock_abi=7), Strict(own_id=False, landlock_abi=7)
+GUARDIAN = 4321
+OWN, THROWN = (Strict(own_id=own, landlock_abi=7, guardian=GUARDIAN) for own in (True, False))
 BOTH = pytest.mark.parametrize("machine", ARCHES)
 # The registers of a call that names a file at address 4096.
 A_NAME = (0, 4096)
@@ -50,11 +51,9 @@ def test_every_number_is_judged_by_the_tables(machine: str, strict: Strict) -> N
     refused |= dict.fromkeys((*QUEUES, *NEW_ATTRIBUTES), errno.ENOSYS)
     refused |= dict.fromkeys(ATTRIBUTES, errno.EOPNOTSUPP)
     # With arguments of zero: no pair of such a family.
-    refused["socketpair"] = errno.EAFNOSUPPORT
+    refused |= {"socketpair": errno.EAFNOSUPPORT, "ioctl": errno.ENOTTY}
     if strict.own_id:
         refused |= dict.fromkeys((*BY_NAME, *ASKED), errno.EPERM)
-        # With arguments of zero no name is given.
-        del refused["utimensat"]
         # With arguments of zero: IOPRIO_WHO_PROCESS is 1.
         refused["ioprio_set"] = errno.EPERM
     wanted |= {nr(name, machine): code for name, code in refused.items()}
@@ -85,10 +84,15 @@ def test_pairs_are_of_streams_or_packets(
 
 
 @BOTH
-def test_times_are_set_of_what_is_open_only_under_an_own_id(machine: str) -> None:
-    for name, code in ((0, ALLOW), (4096, 1), (1 << 32, 1), (0x7FFF << 32, 1)):
-        assert answer(machine, OWN, "utimensat", 3, name) == code
-        assert answer(machine, THROWN, "utimensat", 3, name) == ALLOW
+@pytest.mark.parametrize("strict", [OWN, THROWN])
+def test_requests_concern_one_file_or_terminal(machine: str, strict: Strict) -> None:
+    # TCGETS, FIONREAD, FIOCLEX, FS_IOC_GETFLAGS, FICLONE
+    for request in (0x5401, 0x541B, 0x5451, 0x80086601, 0x40049409):
+        assert answer(machine, strict, "ioctl", 3, request) == ALLOW
+    # SIOCGIFCONF, SIOCGIFHWADDR, FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, BTRFS_IOC_SUBVOL_CREATE,
+    # FS_IOC_ENABLE_VERITY, and one that agrees only in its lower half.
+    for request in (0x8912, 0x8927, 0x40086602, 0x401C5820, 0x5000940E, 0x40806685, 0x15401):
+        assert answer(machine, strict, "ioctl", 3, request) == errno.ENOTTY
 
 
 @BOTH
@@ -101,6 +105,9 @@ def test_other_processes_are_not_changed_under_an_own_id(machine: str, name: str
     # The kernel reads 32 bits, so these are its own.
     assert answer(machine, OWN, name, 1 << 32) == ALLOW
     assert answer(machine, THROWN, name, 1234) == ALLOW
+    # The guardian counts as one of the same id.
+    for pid in (GUARDIAN, GUARDIAN + (1 << 32)):
+        assert answer(machine, THROWN, name, pid) == errno.EPERM
 
 
 @BOTH
@@ -111,7 +118,10 @@ def test_only_the_own_priority_is_changed_under_an_own_id(
     assert answer(machine, OWN, name, process, 0) == ALLOW
     for which, who in ((process, 77), (process + 1, 0), (process + 2, 0), (9, 9)):
         assert answer(machine, OWN, name, which, who) == errno.EPERM
+    for which, who in ((process, 0), (process, 77), (process + 1, 0), (process + 2, 0)):
         assert answer(machine, THROWN, name, which, who) == ALLOW
+    for which, who in ((process, GUARDIAN), (process + 1, 77), (process + 2, 77)):
+        assert answer(machine, THROWN, name, which, who) == errno.EPERM
 
 
 @BOTH
@@ -156,5 +166,8 @@ def test_what_somebody_listens_for_is_handed_over(machine: str) -> None:
     program = strict_filter(machine, asking)
     for number in numbers:
         assert decide(program, ARCHES[machine], number, *A_NAME) == "hand over"
-    assert answer(machine, asking, "utimensat", 3, 0) == ALLOW
+    # Of what is open, too: who may only read it owns it all the same.
+    assert answer(machine, asking, "utimensat", 3, 0) == "hand over"
+    assert answer(machine, asking, "fchmod", 3, 0o755) == "hand over"
+    assert answer(machine, asking, "fchown", 3, 0) == errno.EPERM
     assert answer(machine, asking, "fchownat", *A_NAME) == errno.EPERM

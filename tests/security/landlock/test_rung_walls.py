@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from beddel_cli.process.landlock_terms import NOT_WALLED
 from tests.security.landlock.conftest import Rung
+from tests.support.callers import PYTHON
 
 EPERM, EACCES, ENOSYS = errno.EPERM, errno.EACCES, errno.ENOSYS
 
@@ -342,6 +344,109 @@ def test_mode_and_times_change_in_the_scratch_folder_and_nowhere_else(rung: Rung
         *(before.st_mode, before.st_mtime_ns),
         before.st_ctime_ns,
     )
+
+
+OPEN_FOR_READING = """
+import fcntl, struct
+folder = sys.argv[1]
+file, above = os.open(folder + "/canary", os.O_RDONLY), os.open(folder, os.O_RDONLY)
+def fsetxattr():
+    return call(190 if os.uname().machine == "x86_64" else 7, file, b"user.a", b"1", 1, 0)
+def flags():
+    word = bytearray(8)
+    fcntl.ioctl(file, 0x80086601, word)
+    fcntl.ioctl(file, 0x40086602, word)
+answers({
+    "mode": lambda: attempt(lambda: os.fchmod(file, 0o666)),
+    "mode of a folder": lambda: attempt(lambda: os.fchmod(above, 0o777)),
+    "owner": lambda: attempt(lambda: os.fchown(file, -1, os.getgid())),
+    "times": lambda: attempt(lambda: os.utime(file, (5, 5))),
+    "attribute": fsetxattr,
+    "flags": lambda: attempt(flags),
+    "lock": lambda: attempt(lambda: fcntl.flock(file, fcntl.LOCK_SH)),
+})
+"""
+
+
+def test_what_may_only_be_read_is_not_changed_through_a_descriptor(rung: Rung) -> None:
+    folder = rung.caller.folder("shown", canary=b"as it was")
+    for each in (folder, folder / "canary"):
+        each.chmod(0o755)
+
+    def states() -> list[tuple[int, ...]]:
+        found = (each.stat() for each in (folder, folder / "canary"))
+        return [(each.st_mode, each.st_mtime_ns, each.st_ctime_ns) for each in found]
+
+    before = states()
+    source = rung.source(OPEN_FOR_READING)
+    done = rung.exec("--mount", f"{folder}:{folder}", "--", PYTHON, "-c", source, str(folder))
+    assert json.loads(done.stdout) == {
+        **dict.fromkeys(("mode", "mode of a folder", "owner", "times"), EPERM),
+        "attribute": errno.EOPNOTSUPP,
+        "flags": errno.ENOTTY,
+        "lock": 0,
+    }
+    assert states() == before
+    control = rung.control(OPEN_FOR_READING, str(folder))
+    # Not every file system has flags.
+    assert control | {"flags": 0} == dict.fromkeys(control, 0)
+    assert states() != before
+
+
+NETWORK_OF_A_PAIR = """
+import fcntl, socket, struct
+one, other = socket.socketpair()
+# SIOCGIFCONF without room asks how long the list is; SIOCGIFFLAGS, SIOCGIFMTU of loopback
+answers({
+    "interfaces": lambda: attempt(lambda: fcntl.ioctl(one, 0x8912, struct.pack("iL", 0, 0))),
+    "flags": lambda: attempt(lambda: fcntl.ioctl(one, 0x8913, b"lo".ljust(40, b"\\0"))),
+    "size": lambda: attempt(lambda: fcntl.ioctl(one, 0x8921, b"lo".ljust(40, b"\\0"))),
+})
+"""
+
+
+def test_a_pair_does_not_tell_of_the_hosts_network(rung: Rung) -> None:
+    found = rung.probe(NETWORK_OF_A_PAIR)
+    assert found == dict.fromkeys(found, errno.ENOTTY)
+    assert rung.control(NETWORK_OF_A_PAIR) == dict.fromkeys(found, 0)
+
+
+ITS_GUARDIAN = """
+guardian = os.getppid()
+x86 = os.uname().machine == "x86_64"
+answers({
+    "affinity": lambda: attempt(lambda: os.sched_setaffinity(guardian, {0})),
+    "scheduler": lambda: attempt(
+        lambda: os.sched_setscheduler(guardian, os.SCHED_IDLE, os.sched_param(0))),
+    "priority": lambda: attempt(lambda: os.setpriority(os.PRIO_PROCESS, guardian, 19)),
+    "priority of its group": lambda: attempt(
+        lambda: os.setpriority(os.PRIO_PGRP, os.getpgid(guardian), 19)),
+    "io priority": lambda: call(251 if x86 else 30, 1, guardian, 0),
+    "limits": lambda: call(302 if x86 else 261, guardian, 7, 0, 0),
+    "signal": lambda: attempt(lambda: os.kill(guardian, 0)),
+})
+"""
+
+
+def test_the_guardian_cannot_be_slowed_down(rung: Rung) -> None:
+    # As root it has the program's effective id, which is what counts for most of these.
+    found = rung.probe(ITS_GUARDIAN)
+    assert found == dict.fromkeys(found, EPERM)
+    control = rung.control(f"{CHILD}\n{ITS_GUARDIAN.replace('os.getppid()', 'child()')}")
+    assert control == dict.fromkeys(found, 0)
+
+
+CHILD = """
+def child():
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        import time
+        time.sleep(5)
+        os._exit(0)
+    while os.getpgid(pid) != pid: pass
+    return pid
+"""
 
 
 def test_who_works_for_a_program_is_charged_to_it(rung: Rung) -> None:
