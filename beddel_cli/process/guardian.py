@@ -241,13 +241,20 @@ def _guard(
         theirs.close()
         for descriptor in (said_in, go_out, *terminal[1:], *descriptors):
             os.close(descriptor)
-        if identities is not None:
-            _be_able_to_signal(*identities)
-        # Changing credentials undoes both.
-        kernel.prctl(kernel.SET_PDEATHSIG, _SIGTERM)
-        kernel.prctl(kernel.SET_DUMPABLE, 0)
         with At("guardian"):
+            if identities is not None:
+                _be_able_to_signal(*identities)
+            # Changing credentials undoes both.
+            kernel.prctl(kernel.SET_PDEATHSIG, _SIGTERM)
+            kernel.prctl(kernel.SET_DUMPABLE, 0)
             _check_harmless(supervisor)
+    except BaseException:
+        # `kill(-1)` may still be root's, and there is nobody yet but this one.
+        ours.close()
+        os.kill(starter, _SIGKILL)
+        os.waitpid(starter, 0)
+        raise
+    try:
         ready = _await_ready(os.read(said_out, 4096), starter, started_ns, waited_ns)
         names = _receive_listener(ours, request)
         _send_ready(channel, ready, terminal[:1])

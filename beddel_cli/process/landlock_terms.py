@@ -32,8 +32,8 @@ NOT_WALLED = (
         "disk and inodes are sampled",
         "There is no file system of its own to be full: what lies in the scratch folder is "
         "measured every 20 ms to 1 s, the run ends once it is too much (or deeper than 200 "
-        "folders), and until then the host's disk takes it. Files that were deleted and are still "
-        "open are not counted.",
+        "folders), and until then the host's disk takes it. A folder that a program closed to "
+        "itself is opened for that. Files that were deleted and are still open are not counted.",
     ),
     (
         "names and figures of host files show",

@@ -31,6 +31,7 @@ WORKSPACE, TEMPORARY = "workspace", "tmp"
 _PLACES = ("/tmp", "/var/tmp")  # noqa: S108
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOKING = stat.S_IRUSR | stat.S_IXUSR
 _BLOCK = 512
 # Folders nested deeper than this are as many as are too many; each level takes a descriptor.
 MAX_DEPTH = 200
@@ -62,19 +63,23 @@ def choose_path(environ: Mapping[str, str]) -> str:
 
 
 def _fits(place: str) -> bool:
-    """Tell whether nobody but us may rename what we make there, and the program may pass."""
+    """Tell whether we may make something there that is kept, and the program may pass."""
     try:
         path = os.path.realpath(place)
-        status = os.stat(path)
-        open_to_others = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-        owners = {0, os.geteuid()}
-        if place in _PLACES:
-            # In a container whose root is nobody's outside, the system's folders show as nobody's.
-            owners.add(_overflow_id())
-        safe = status.st_uid in owners and not open_to_others
-        return safe and os.access(path, os.W_OK | os.X_OK) and _passable(path)
+        return _is_kept(place) and os.access(path, os.W_OK | os.X_OK) and _passable(path)
     except OSError:
         return False
+
+
+def _is_kept(place: str) -> bool:
+    """Tell whether nobody but us may rename what is ours there."""
+    status = os.stat(place)
+    open_to_others = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    owners = {0, os.geteuid()}
+    if place in _PLACES:
+        # In a container whose root is nobody's outside, the system's folders show as nobody's.
+        owners.add(_overflow_id())
+    return status.st_uid in owners and not open_to_others
 
 
 def _overflow_id() -> int:
@@ -183,7 +188,9 @@ def sweep(environ: Mapping[str, str]) -> tuple[str, ...]:
     removed = []
     for place in dict.fromkeys((environ.get("TMPDIR", ""), *_PLACES)):
         try:
-            names = os.listdir(place) if place.startswith("/") and namespace is not None else []
+            # Where others may rename, one of ours may have come to such a name by them.
+            known = place.startswith("/") and namespace is not None and _is_kept(place)
+            names = os.listdir(place) if known else []
         except OSError:
             continue
         for name in names:
@@ -219,6 +226,7 @@ class ScratchMeter:
         self._most_bytes, self._most_inodes = most_bytes, most_inodes
         self._before = (0, 0)
         self._too_deep = False
+        self._unseen, self._unseen_looks = False, 0
         self.used_bytes = self.used_inodes = 0
         self.next_ns = 0
         self._before = self._walk()
@@ -232,7 +240,9 @@ class ScratchMeter:
         self.next_ns = ended + min(max(pause, _SOONEST_NS), _LATEST_NS)
         self.used_bytes = max(0, found_bytes - self._before[0])
         self.used_inodes = max(0, found_inodes - self._before[1])
-        if self.used_bytes > self._most_bytes:
+        # Once may be chance: a folder that was closed just while it was looked into.
+        self._unseen_looks = self._unseen_looks + 1 if self._unseen else 0
+        if self.used_bytes > self._most_bytes or self._unseen_looks > 1:
             return "disk"
         return "inodes" if self._too_deep or self.used_inodes > self._most_inodes else None
 
@@ -240,7 +250,7 @@ class ScratchMeter:
         """Give bytes on disk and inodes; no more is counted than it takes to exceed a limit."""
         most = self._before[1] + 2 * self._most_inodes + 2
         seen: set[tuple[int, int]] = set()
-        total = 0
+        total, self._unseen = 0, False
         for folder in self._folders:
             total += self._count(os.dup(folder), 0, seen, most)
         return total, len(seen)
@@ -249,14 +259,18 @@ class ScratchMeter:
         """Give the bytes below a folder, which is closed, each inode once."""
         total = 0
         try:
+            _open_up(folder)
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if len(seen) > most:
                         break
-                    with suppress(OSError):  # gone meanwhile
+                    with suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile
                         total += self._weigh(folder, entry.name, depth, seen, most)
+        except FileNotFoundError:
+            return total  # it is gone itself
         except OSError:
-            return total  # one that cannot be read now
+            # Closed again while it was looked at, or of a kind that cannot be: not measured.
+            self._unseen = True
         finally:
             os.close(folder)
         return total
@@ -273,5 +287,21 @@ class ScratchMeter:
         if depth >= MAX_DEPTH:
             self._too_deep = True
             return total
-        inner = os.open(name, _FOLDER, dir_fd=folder)
-        return total + self._count(inner, depth + 1, seen, most)
+        return total + self._count(_open_closed(folder, name), depth + 1, seen, most)
+
+
+def _open_closed(folder: int, name: str) -> int:
+    """Open a folder of the program's for reading, also where the program may not read it now."""
+    here = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        _open_up(here)
+        return os.open(f"/proc/self/fd/{here}", _FOLDER & ~os.O_NOFOLLOW)
+    finally:
+        os.close(here)
+
+
+def _open_up(folder: int) -> None:
+    """Let an ordinary user look into a folder of his own program's; root needs no such right."""
+    mode = os.fstat(folder).st_mode
+    if os.geteuid() != 0 and mode & _LOOKING != _LOOKING:
+        os.chmod(f"/proc/self/fd/{folder}", stat.S_IMODE(mode) | _LOOKING)

@@ -8,12 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beddel_cli.process import scratch
 from beddel_cli.process.cgroup import run_name
 from beddel_cli.process.scratch import MAX_DEPTH, Scratch, ScratchMeter
+from tests.support.callers import ORDINARY
 
 
 @pytest.fixture
@@ -136,6 +138,60 @@ def test_what_another_user_made_is_not_swept(place: Path) -> None:
     os.chown(path, 0, 0)
     scratch.sweep({"TMPDIR": str(place)})
     assert not path.exists()
+
+
+def test_nothing_is_swept_where_others_may_rename(place: Path) -> None:
+    code = "from beddel_cli.process.cgroup import run_name; print(run_name())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    path = place / done.stdout.strip()
+    path.mkdir()
+    place.chmod(0o777)
+    scratch.sweep({"TMPDIR": str(place)})
+    assert path.exists()
+    place.chmod(0o1777)
+    scratch.sweep({"TMPDIR": str(place)})
+    assert not path.exists()
+
+
+# As whoever a program's id would be: what is in a folder they closed to themselves.
+CLOSED = """
+import os, sys
+from pathlib import Path
+from beddel_cli.process.scratch import ScratchMeter, choose_path, make, remove
+folder = make(choose_path({"TMPDIR": sys.argv[1]}), None)
+meter = ScratchMeter(folder, 1 << 20, 10)
+top = Path(folder.path) / "tmp"
+inner = top / sys.argv[2]
+inner.mkdir(exist_ok=True)
+(inner / "file").write_bytes(b"x" * 200_000)
+inner.chmod(0)
+print(meter.look(), meter.used_bytes >= 200_000)
+inner.chmod(0)
+if sys.argv[3] == "refused":
+    # As if it were closed again each time before it is opened.
+    from beddel_cli.process import scratch
+    scratch._LOOKING = 0
+    print(meter.look(), meter.look())
+remove(folder.path)
+"""
+
+
+@pytest.mark.parametrize("name", ["inner", "."])
+@pytest.mark.parametrize(("then", "said"), [("", ""), ("refused", "None disk\n")])
+def test_what_a_program_closed_to_itself_is_measured(
+    place: Path, name: str, then: str, said: str
+) -> None:
+    if os.geteuid() == 0:
+        os.chown(place, ORDINARY, ORDINARY)
+    who: dict[str, Any] = {} if os.geteuid() else {"user": ORDINARY, "group": ORDINARY}
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED, place, name, then],
+        capture_output=True,
+        check=True,
+        text=True,
+        **who,
+    )
+    assert done.stdout == f"None True\n{said}"
 
 
 def test_what_is_in_it_is_measured_and_what_was_is_not(place: Path) -> None:
