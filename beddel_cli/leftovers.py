@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PREFIX, _SUFFIX = ".beddel-", ".tmp"
 _DIGITS = 16
 _ATTEMPTS = 10
+# Twice as deep as what is collected. Who gives us a folder to write to may have put more there.
+_LEVELS = 200
 _NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _HELD_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _FOLDER = _HELD_FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -113,19 +115,21 @@ def _is_private(folder: os.stat_result) -> bool:
     return folder.st_uid in (0, os.geteuid()) and bool(sticky or not folder.st_mode & _OTHERS_WRITE)
 
 
-def empty(folder: int) -> None:
+def empty(folder: int, levels: int = _LEVELS) -> None:
     """Remove everything in a folder of ours, through no link.
 
     Raises:
-        OSError: something cannot be removed.
+        OSError: something cannot be removed, or lies deeper than `levels`.
     """
+    if not levels:
+        raise OSError(errno.ELOOP, "deeper than anything of ours")
     for name in os.listdir(folder):
         try:
             os.unlink(name, dir_fd=folder)
         except IsADirectoryError:
             inner = os.open(name, _FOLDER, dir_fd=folder)
             try:
-                empty(inner)
+                empty(inner, levels - 1)
             finally:
                 os.close(inner)
             os.rmdir(name, dir_fd=folder)
