@@ -7,6 +7,7 @@ what it leaves to be known by.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import glob
 import json
@@ -185,18 +186,28 @@ def command_line_of_kernel(w: Facts) -> str:
 
 @reveals("address")
 def address_of_card(w: Facts) -> str:
-    """Learn the hardware address of a network card."""
+    """Learn the hardware address of a network card, from /sys or by asking any kind of socket."""
 
-    def ask_each() -> str:
+    def ask_each(asking: socket.socket) -> str:
         found = []
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            for _, name in socket.if_nameindex():
-                answer = fcntl.ioctl(asking, 0x8927, name.encode().ljust(40, b"\0"))
-                found.append(":".join(f"{byte:02x}" for byte in answer[18:24]))
+        for index in range(1, 20):
+            try:
+                # SIOCGIFNAME, SIOCGIFHWADDR
+                name = fcntl.ioctl(asking, 0x8910, struct.pack("16si20x", b"", index))[:16]
+                answer = fcntl.ioctl(asking, 0x8927, name.ljust(40, b"\0"))
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                continue
+            found.append(":".join(f"{byte:02x}" for byte in answer[18:24]))
         return " ".join(found)
 
     paths = glob.glob("/sys/class/net/*/address")
-    return any_of(*(lambda path=path: read(path) for path in paths), ask_each)
+    return any_of(
+        *(lambda path=path: read(path) for path in paths),
+        lambda: ask_each(socket.socketpair()[0]),
+        lambda: ask_each(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
+    )
 
 
 @reveals("abstract")
@@ -337,3 +348,19 @@ def processes_of_others(w: Facts) -> str:
     if w["witness"] not in everybody():
         raise HeldError("none")
     return BROKE
+
+
+@reaches
+def existence_of_another(w: Facts) -> str:
+    """Tell whether a process of the caller's is there, by its number."""
+    try:
+        os.kill(w["witness"], 0)
+    except PermissionError:
+        return BROKE
+    return BROKE
+
+
+@reveals("size")
+def size_of_anothers_file(w: Facts) -> str:
+    """Learn how large a file of the caller's is, without opening it."""
+    return str(os.stat(f"{w['private']}/sized").st_size)

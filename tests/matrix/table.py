@@ -12,12 +12,13 @@ from tests.matrix.verdicts import BROKE, FAILS, FAULT, HELD, REFUSES, WORKS, Ver
 Cells = Mapping[tuple[str, str, str], Verdict]
 CONTROL = "bare"
 # What the walls that are left where namespaces are refused are known not to hold, or not always:
-# they look at files and figures every 20 ms, and have the host's name.
+# they look at files and figures every 20 ms, and have the host's name, process ids and paths.
 FALLBACK_MAY_BREAK = frozenset(
     (
         *("name_of_host", "files", "folders", "links", "bytes_in_workspace", "bytes_in_tmp"),
         *("bytes_over_places", "bytes_deleted_but_open", "memory_of_shm", "memory_of_pipes"),
         *("locks_of_system_file", "whole_locks_of_system_files"),
+        *("existence_of_another", "size_of_anothers_file"),
     )
 )
 # What stands in a row of somebody for whom an attack works not even outside.

@@ -7,6 +7,7 @@ user, `pytest -m slow` the others. That each attack works outside is a test too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,8 @@ from tests.matrix.verdicts import (
     WORKS,
     Verdict,
     judge,
+    run_alone,
+    run_pairs,
     run_programs,
 )
 from tests.matrix.world import Person, World
@@ -247,3 +250,39 @@ def test_a_canary_counts_only_when_it_was_seen(tmp_path: Any) -> None:
     assert judge(world, attack, {"one": {"errno": "EPERM"}}) == Verdict(HELD, "EPERM")
     assert judge(world, attack, {"one": {"fault": "NameError"}}).status == FAULT
     assert judge(world, attack, {}).status == FAULT
+
+
+def test_a_run_that_ended_before_its_probe_began_tells_nothing() -> None:
+    person = next(iter(PEOPLE.values()))
+    attack = next(each for each in GROUPS["denial"] if each.name == "time_of_one")
+    column = COLUMNS["high-security"]
+    held = run_alone(column, person, attack, attacks_denial.LIMITS)
+    assert held == Verdict(HELD, "the run was ended with 124")
+    # Not even an interpreter is there by then.
+    early = run_alone(column, person, attack, ("--cpu-time", "10ms"))
+    assert early.status == FAULT
+
+
+class _OneThatEnds(Column):
+    """The first tenant's run is over before the second has looked."""
+
+    def line(
+        self,
+        program: Sequence[str],
+        world: World,
+        limits: Sequence[str] = (),
+        tenant: str = "default",
+    ) -> list[str]:
+        return super().line(
+            program, world, ("--timeout", "500ms") if tenant == "first" else limits, tenant
+        )
+
+
+def test_nothing_is_held_from_whom_nothing_is_hidden_any_more() -> None:
+    plant, hunt = "def slow(w): return ''", "def slow(w):\n    time.sleep(1.5)\n    return ''"
+    slow = Attack("slow", "slow", hunt, "pair canary", plant=plant)
+    person = next(iter(PEOPLE.values()))
+    kept = run_pairs(COLUMNS["high-security"], person, [slow])
+    assert kept == {"slow": Verdict(HELD, "nothing came of it")}
+    gone = run_pairs(_OneThatEnds("high-security", "high-security"), person, [slow])
+    assert gone == {"slow": Verdict(FAULT, "who planted was ended: exit code 124")}

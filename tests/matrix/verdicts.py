@@ -68,7 +68,8 @@ def run_alone(
         if process.returncode == REFUSED and not out:
             return Verdict(REFUSES, err.decode())
         answers = _answers(out)
-        if attack.name not in answers and process.returncode in _LIMITS and column.profile:
+        ended = process.returncode in _LIMITS and column.profile is not None
+        if attack.name not in answers and ended and f"begun {attack.name}\n".encode() in out:
             answers[attack.name] = {"held": f"the run was ended with {process.returncode}"}
         return judge(world, attack, answers, err)
 
@@ -113,6 +114,10 @@ def run_pairs(column: Column, person: Person, attacks: Sequence[Attack]) -> dict
         first.communicate(b"\n", timeout=HANG_SECONDS)
         if first.returncode == second.returncode == REFUSED and not out:
             return {each.name: Verdict(REFUSES, err.decode()) for each in attacks}
+        if first.returncode:
+            # What it planted may have been gone before anybody hunted for it.
+            text = f"who planted was ended: exit code {first.returncode}"
+            return {each.name: Verdict(FAULT, text) for each in attacks}
         made, found = _answers(planted), _answers(out)
         return {each.name: _judge_pair(world, each, made, found, err) for each in attacks}
 

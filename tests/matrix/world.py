@@ -228,6 +228,7 @@ def _canaries() -> dict[str, str]:
     # What /proc shows of a name is 15 bytes.
     made["comm"] = f"c{secrets.token_hex(7)}"
     made["number"] = str(1000 + secrets.randbelow(30000))
+    made["size"] = str(10_000_000 + secrets.randbelow(80_000_000))
     made["shadow"] = (
         _line("/etc/shadow") if os.access("/etc/shadow", os.R_OK) else "nobody reads it"
     )
@@ -272,6 +273,8 @@ def _folders(world: World, attacks: Sequence[Attack]) -> None:
     folder(private / "home", 0o700)
     folder(private / "home" / ".ssh", 0o700)
     file(private / "secret.txt", world.canaries["secret"])
+    file(private / "sized", "")
+    os.truncate(private / "sized", int(world.canaries["size"]))
     file(private / "cwd" / "here.txt", world.canaries["cwd"])
     file(private / "home" / ".ssh" / "id_ed25519", world.canaries["home"])
     folder(world.place / "beddel", 0o700)
