@@ -97,7 +97,10 @@ class _Copier:
             self._entries_left -= 1
             if self._entries_left < 0:
                 raise TooLargeError("files and folders", self._most_entries)
-            here = os.open(name, _LOOK, dir_fd=source)
+            try:
+                here = os.open(name, _LOOK, dir_fd=source)
+            except FileNotFoundError:
+                continue  # gone since it was listed
             try:
                 why = self._entry(here, name, target, (*path, name))
             except PermissionError:

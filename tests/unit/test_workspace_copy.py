@@ -196,3 +196,13 @@ def test_what_is_swapped_for_a_link_meanwhile_is_not_followed(source: Path, tmp_
         stop.set()
         swapper.join()
     assert rounds
+
+
+def test_what_is_gone_by_the_time_it_is_looked_at_is_passed_over(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: ["gone", *listed(folder)])
+    found = copied(source, tmp_path / "target")
+    assert {"one", "a", "c"} <= {path.decode() for path in found.before}
+    assert not found.left_out
