@@ -146,8 +146,8 @@ def parse_memory(entry: bytes, before: int, wanted: int) -> int | None:
         length, kind = _ATTRIBUTE.unpack_from(entry, at)
         value = entry[at + _ATTRIBUTE.size : at + length]
         if kind == wanted and len(value) >= _MEMORY.size:
-            received, _, sent, _, ahead, queued, _, backlog = _MEMORY.unpack_from(value)
-            return int(received + max(sent, queued) + ahead + backlog)
+            received, _, sent, _, ahead, queued, options, backlog = _MEMORY.unpack_from(value)
+            return int(received + max(sent, queued) + ahead + options + backlog)
         at += max(length + 3 & ~3, _ATTRIBUTE.size)
     return None
 

@@ -105,6 +105,34 @@ def test_how_much_a_socket_may_hold_is_not_raised_where_nothing_counts_it() -> N
         assert answer.stdout.head == b"False\nFalse\n1\n"
 
 
+# A filter of 4,096 steps takes a hundred kilobytes, 65,536 rules of one set four megabytes.
+OF_THE_KERNEL = (
+    "import ctypes,errno,socket,struct\n"
+    "steps=struct.pack('HBBI',6,0,0,1)\nhere=ctypes.create_string_buffer(steps,8)\n"
+    "pair=socket.socketpair()\n"
+    "def tell(code): print(errno.errorcode.get(code,'works'))\n"
+    "for option in (26,51):\n"
+    " try: pair[0].setsockopt(1,option,struct.pack('HxxxxxxQ',1,ctypes.addressof(here)))\n"
+    " except OSError as error: tell(error.errno)\n"
+    " else: tell(0)\n"
+    "made=ctypes.CDLL(None,use_errno=True).syscall(444,struct.pack('QQ',0,3),16,0)\n"
+    "tell(ctypes.get_errno() if made<0 else 0)"
+)
+
+
+def test_the_kernel_keeps_no_filters_and_rules_where_nothing_counts_them() -> None:
+    require_setting(Setting(leaf=False, walls=True))
+    done = subprocess.run(python(OF_THE_KERNEL), capture_output=True, check=True)
+    # The second is for those who share a port, which a pair cannot.
+    assert done.stdout in (b"works\nEOPNOTSUPP\nworks\n", b"works\nEINVAL\nworks\n")
+    answer = Supervised(walls=True).run(python(OF_THE_KERNEL))
+    assert answer.stdout.head == b"EPERM\nEPERM\nENOSYS\n"
+    if os.geteuid() == 0:
+        require("cgroup")
+        counted = Supervised(walls=True, leaf=True).run(python(OF_THE_KERNEL))
+        assert counted.stdout.head == done.stdout
+
+
 HUGE = (
     "import ctypes,mmap\n"
     "off=ctypes.CDLL(None,use_errno=True).prctl(41,0,0,0,0) and ctypes.get_errno()\n"

@@ -20,7 +20,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def test_an_entry() -> None:
     entry = b"x" * 28 + attribute(3, b"abcde") + attribute(0, struct.pack("=9I", *FIGURES, 0))
-    assert parse_memory(entry, 28, 0) == 1000 + 700 + 30 + 4
+    assert parse_memory(entry, 28, 0) == 1000 + 700 + 30 + 9 + 4
     assert parse_memory(entry, 28, 7) is None
 
 
