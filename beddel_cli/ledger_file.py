@@ -202,6 +202,10 @@ def _check_form(connection: Connection, path: str) -> None:
             expected=f"application {_APPLICATION_ID:#x}, format {_FORMAT}",
             got=f"application {found[0]:#x}, format {found[1]}",
         )
+    made = [row[0] for row in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid")]
+    if made != [part.strip() for part in _SCHEMA.split(";")[:-1]]:
+        # A trigger would decide what an entry becomes, a view what a reader is shown.
+        raise DamagedError(f"log {path!r} was altered: its tables are not those of a log")
 
 
 def _set_journal(connection: Connection, path: str, wanted: str) -> None:
