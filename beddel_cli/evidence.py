@@ -81,7 +81,8 @@ def check_proof(
     if listed is not None:
         _require_log_key(listed, at_ms)
     if checkpoints:
-        _require_kept(proven.checkpoint, checkpoints, keys.values())
+        # By the proof's own key, which was judged: any other is not one of this log.
+        _require_kept(proven.checkpoint, checkpoints, [keys[proven.key_id]])
     place = proven.checkpoint
     return Logged(place.origin, proven.index, place.size, at_ms, proven.key_id, listed is not None)
 
