@@ -168,9 +168,19 @@ def test_a_key_is_trusted_changed_and_revoked(
     ready("keys", "trust", file, "--role", "log", "--until", "2020-01-01", *by, code=2)
     ready("keys", "trust", file, "--until", "2020-01-01", *by)
     changed = ready("keys", "list", "--json").json["keys"][2]
-    assert (changed["owner"], changed["roles"]) == ("bob", ["receipt"])
+    assert (changed["owner"], changed["roles"]) == ("bob", ["receipt", "countersign"])
     assert (changed["until"], changed["state"]) == ("2020-01-01T00:00:00Z", "retired")
-    assert serial(ready) == 3
+    # What is not said stays: above all, a key whose time ended is not believed again by accident.
+    ready("keys", "trust", file, "--owner", "bob b", "--role", "receipt", *by)
+    changed = ready("keys", "list", "--json").json["keys"][2]
+    assert (changed["owner"], changed["roles"], changed["state"]) == (
+        "bob b",
+        ["receipt"],
+        "retired",
+    )
+    ready("keys", "trust", file, "--until", "none", *by)
+    assert ready("keys", "list", "--json").json["keys"][2]["until"] is None
+    assert serial(ready) == 5
     start = bob.key_id[:8]
     ready("keys", "revoke", start, "--reason", "lost", "--at", "2020-01-01T00:00:00Z", *by)
     assert dict(states(ready))[bob.key_id] == "revoked"
@@ -181,7 +191,7 @@ def test_a_key_is_trusted_changed_and_revoked(
         (("keys", "revoke", "00000000", "--reason", "x"), "no trusted key"),
     ):
         assert why in ready(*arguments, *by, code=2).err
-    assert serial(ready) == 4
+    assert serial(ready) == 6
     # Earlier is possible: it turns out that the key was stolen before.
     ready("keys", "revoke", start, "--reason", "stolen", "--at", "2019-01-01", *by)
     assert ready("keys", "list", "--json").json["keys"][2]["revoked"] == {
