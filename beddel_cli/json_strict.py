@@ -95,10 +95,19 @@ def first_value(text: str, at: int = 0, *, strictly: bool = False) -> tuple[Any,
         found: tuple[Any, int] = _scanner(_Reading(strictly=strictly))(text, at)
     except StopIteration as stop:
         raise _NotJson("expecting value", stop.value) from None
+    except SystemError:
+        import sys
+
+        if "json" in sys.modules:
+            raise
+        # To say what is wrong, CPython 3.11's scanner looks for a class in `json`, loaded or not.
+        import json  # noqa: F401
+
+        return first_value(text, at, strictly=strictly)
     except _Rejected:
         raise
     except ValueError as error:
-        from json import JSONDecodeError  # the scanner has imported it by now
+        from json import JSONDecodeError
 
         if not isinstance(error, JSONDecodeError):
             raise
