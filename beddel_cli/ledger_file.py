@@ -243,6 +243,9 @@ class Translated:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Error):
             raise _explain(self._path, error) from error
+        if isinstance(error, UnicodeDecodeError):
+            # Of a text in the file, or of SQLite's message about one.
+            raise DamagedError(f"log {self._path!r} is damaged: not valid UTF-8") from error
 
 
 def _explain(path: str, error: BaseException) -> LedgerError:
@@ -258,7 +261,8 @@ def _explain(path: str, error: BaseException) -> LedgerError:
     )
     if code.startswith("SQLITE_READONLY"):
         return _not_writable(path)
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    # The last is the binding's own: text that is none has no code of SQLite's.
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in str(error):
         return DamagedError(f"log {path!r} is damaged: {error}")
     for head, message, hint in say:
         if code.startswith(head):

@@ -106,6 +106,18 @@ def test_a_smashed_page_is_bad(home: Home) -> None:
     assert verify(home)["exit_code"] == 1
 
 
+@pytest.mark.parametrize("word", [b"CHECK", b"entry", b"TEXT"])
+def test_a_smashed_word_of_the_tables_is_bad(word: bytes, home: Home) -> None:
+    """SQLite's message quotes it, and is then no UTF-8."""
+    make_log(home.home, 1)
+    data = log_path(home.home).read_bytes()
+    assert word in data
+    log_path(home.home).write_bytes(data.replace(word, b"\xcd" + word[1:]))
+    found = verify(home)
+    assert (found["exit_code"], found["error"]["code"]) == (1, "log")
+    assert b"Traceback" not in home.run("audit", "list").stderr
+
+
 def test_a_log_is_verified_elsewhere_with_its_public_key(home: Home) -> None:
     make_log(home.home, 2)
     copy, key = home.work / "copy.sqlite3", home.work / "log.pub.pem"
