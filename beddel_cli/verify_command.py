@@ -200,7 +200,7 @@ def _verify_folder(
         found = _judge_file(os.path.join(folder, name), believed, expected)
         code = render.verdict_of(found) if isinstance(found, BeddelError) else found.exit_code
         counts[code] += 1
-        for text in () if isinstance(found, BeddelError) else found.warnings:
+        for text in () if isinstance(found, BeddelError) else (*found.warnings, *found.notes):
             warned[text] = warned.get(text, 0) + 1
         if as_json:
             entries.append(_entry_json(name, found, verbose))

@@ -285,6 +285,11 @@ def test_a_folder_of_good_receipts(beddel: CommandLine, folder: Path) -> None:
     assert whole["receipts"][0]["statement"]["predicate"]["output"]
 
 
+def test_what_was_not_judged_in_a_folder_is_said(beddel: CommandLine, folder: Path) -> None:
+    answer = beddel("verify", folder, *BY_KEY)
+    assert "warning (3 of them)  the proof beside the receipt was not judged" in answer.err
+
+
 def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
