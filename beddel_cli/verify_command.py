@@ -46,7 +46,8 @@ class Believed:
 
     Attributes:
         because: `own`, `given` or `list`.
-        log_keys: keys of logs that the command line gives.
+        log_keys: keys of logs that the command line gives, or this machine's own.
+        log_key_given: the command line gave one.
         stamp_roots: PEM certificates of timestamp authorities; None: stamps are not judged.
     """
 
@@ -57,6 +58,7 @@ class Believed:
     checkpoints: tuple[bytes, ...]
     stamp_roots: bytes | None
     now_ms: int
+    log_key_given: bool
 
 
 @record
@@ -315,7 +317,7 @@ def _believed(
     log_keys = read_public_keys(log_key)
     if because == "own":
         log_keys = (*log_keys, *local_log_keys(locate(os.environ).home))
-    return Believed(keys, because, loaded, log_keys, kept, roots, now_ms)
+    return Believed(keys, because, loaded, log_keys, kept, roots, now_ms, bool(log_key))
 
 
 def believed_keys(
@@ -339,6 +341,8 @@ def believed_keys(
 
     if key and trust:
         raise UsageError("--key and --trust are two answers to one question", hint="give one")
+    if key and (root or least_serial is not None):
+        raise UsageError("--root and --least-serial are about a list of trusted keys, not --key")
     if key:
         return read_public_keys(key), "given", None
     if trust is not None:
@@ -352,6 +356,8 @@ def believed_keys(
     else:
         own_home = locate(os.environ).home
         found = load_home_trust(own_home, now_ms)
+        if found is None and least_serial is not None:
+            raise UnverifiableError(f"there is no list of trusted keys in {own_home!r}")
         if found is None:
             return local_public_keys(own_home), "own", None
         loaded = found
@@ -415,6 +421,7 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
     trust = None if loaded is None else loaded.trust
     warnings = [loaded.warning] if loaded is not None and loaded.warning else []
     notes: list[str] = []
+    warnings.extend(_unused(believed, evidence))
     logged = _logged(receipt, believed, evidence, notes)
     stamped_ms = None
     if evidence.stamp is not None:
@@ -451,6 +458,16 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
         warnings=tuple(warnings),
         notes=tuple(notes),
     )
+
+
+def _unused(believed: Believed, evidence: Evidence) -> list[str]:
+    """Say what was given to judge by, where there was nothing to judge."""
+    found = []
+    if believed.log_key_given and evidence.proof is None:
+        found.append("there is no proof beside the receipt: --log-key judged nothing")
+    if believed.stamp_roots is not None and evidence.stamp is None:
+        found.append("there is no time stamp beside the receipt: --timestamp-roots judged nothing")
+    return found
 
 
 def _logged(

@@ -199,6 +199,9 @@ def test_a_user_without_a_home_can_verify(
 def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
     for arguments, why in (
         ((*BY_KEY, *BY_LIST), "two answers to one question"),
+        ((*BY_KEY, "--root", "root.pem"), "not --key"),
+        ((*BY_KEY, "--least-serial", "5"), "not --key"),
+        (("--least-serial", "5"), "no list of trusted keys"),
         (("--root", "root.pem"), "--trust FILE"),
         (("--trust", "trust.json"), "--root FILE"),
         (("--trust", "trust.json", "--root", "key.pem"), "another root key"),
@@ -209,6 +212,18 @@ def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
         ((*BY_KEY, "--timestamp", "r.json"), "shows nothing without roots"),
     ):
         assert why in beddel("verify", "r.json", *arguments, code=2).err, arguments
+
+
+def test_what_was_given_to_judge_by_and_had_nothing_to_judge_is_said(
+    beddel: CommandLine, tmp_path: Path
+) -> None:
+    """Who removes the proof must not make the question disappear as well."""
+    by_log = (*BY_KEY, "--log-key", "log.pem")
+    assert "--log-key judged nothing" in beddel("verify", "r.json", *by_log).err
+    stamps = (*BY_KEY, "--timestamp-roots", "root.pem")
+    assert "--timestamp-roots judged nothing" in beddel("verify", "r.json", *stamps).err
+    write_proof(tmp_path)
+    assert beddel("verify", "r.json", *by_log).err == ""
 
 
 def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: Path) -> None:
