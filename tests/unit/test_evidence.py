@@ -144,4 +144,8 @@ def test_whose_word_a_moment_is() -> None:
     heard = Logged(ORIGIN, 0, 1, 5, "", trusted_time=False)
     assert moment(None, None) == moment(heard, None) == (9, "now")
     assert moment(told, None) == (5, "log")
-    assert moment(told, 7) == moment(None, 7) == (7, "timestamp")
+    assert moment(None, 7) == moment(heard, 7) == (7, "timestamp")
+    # The first that saw it: who has an old receipt stamped takes nothing away from it.
+    assert moment(told, 7) == (5, "log")
+    assert moment(told, 5) == (5, "timestamp")
+    assert moment(told, 4) == (4, "timestamp")
