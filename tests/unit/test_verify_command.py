@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -238,7 +239,9 @@ def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: 
     )
     assert "too few owners" in beddel("verify", "r.json", *needs, code=2).err
     mine = ("--signing-key", private)
+    (tmp_path / "r.json").chmod(0o600)
     answer = beddel("countersign", "r.json", *needs, *mine)
+    assert stat.S_IMODE((tmp_path / "r.json").stat().st_mode) == 0o600
     assert f"countersigned by {bob.key_id}: 2 signatures in r.json" in answer.err
     assert f"counter  {bob.key_id} (bob)" in beddel("verify", "r.json", *needs).out
     assert (
