@@ -227,6 +227,26 @@ def test_what_was_given_to_judge_by_and_had_nothing_to_judge_is_said(
     assert beddel("verify", "r.json", *by_log).err == ""
 
 
+def test_what_was_kept_of_the_output_is_held_against_the_receipt(home: Home) -> None:
+    receipt, salted = home.work / "r.json", home.work / "s.json"
+    salt = home.work / "salt"
+    kept = Path(f"{receipt}.capture")
+    job = home.job("return 42")
+    assert home.run("run", job, "--capture", "--receipt", receipt).returncode == 0
+    assert home.run("run", job, "--capture", "--salt", salt, "--receipt", salted).returncode == 0
+    assert home.run("verify", receipt).returncode == 0
+    assert b"digest is salted" in home.run("verify", salted).stdout
+    assert home.run("verify", salted, "--salt-file", salt).stdout.count(b"capture") == 0
+    for path, more in ((receipt, ()), (salted, ("--salt-file", salt))):
+        with Path(f"{path}.capture").open("ab") as file:
+            file.write(b" ")
+        result = home.run("verify", path, *more)
+        assert result.returncode == 1
+        assert "is not what was kept of this run" in result.message
+    kept.unlink()
+    assert home.run("verify", receipt).returncode == 0
+
+
 def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: Path) -> None:
     private = tmp_path / "bob-private.pem"
     needs = ("--trust", "needs-bob.json", "--root", "root.pem")
