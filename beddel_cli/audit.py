@@ -109,8 +109,8 @@ def judge_log(
         reading.take(row)
     if reading.last is None and not any(anchor.size for anchor in anchors or ()):
         raise UnverifiableError("the log has no entries, so nothing was verified")
-    key_id = _judge_head(reading, known, read_rows)
     reading.compare_anchors()
+    key_id = _judge_head(reading, known, read_rows)
     return Judgement(
         origin=origin,
         size=reading.tree.size,
@@ -228,7 +228,8 @@ def _judge_head(
         return key_id
     index = _first_unsigned(reading, known, read_rows)
     first = next(read_rows(index), row)
-    if first.signature[:4] not in known and not reading.findings:
+    # A log keeps its key, so one that begins with a given key and goes on with another is bad.
+    if index == 0 and first.signature[:4] not in known and not reading.findings:
         raise UnverifiableError(
             f"from entry {index} on the log is signed by a key that was not given",
             hint="--key LOG.pub.pem",

@@ -39,6 +39,7 @@ MAX_ANCHOR_BYTES = 256 << 20
 _SYSLOG_MARK = "beddel-cli-checkpoint "
 _SYSLOG_PRIORITY = 1 * 8 + 5  # user.notice: RFC 5424 section 6.2.1
 _GIT_FILE = "checkpoint"
+_PROOF_START = b"c2sp.org/tlog-proof@"
 _DASH = "\N{EM DASH} ".encode()
 
 
@@ -48,10 +49,13 @@ class Anchors:
 
     Attributes:
         others: how many of other logs stood among them.
+        passed_over: lines of syslog, where anybody may write, that claim to hold a checkpoint and
+            hold none that a given key signed.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     others: int
+    passed_over: int = 0
 
 
 def read_anchors(place: str, origin: str, keys: Iterable[VerifyingKey]) -> Anchors:
@@ -67,12 +71,17 @@ def read_anchors(place: str, origin: str, keys: Iterable[VerifyingKey]) -> Ancho
     """
     known = tuple(keys)
     found: list[Checkpoint] = []
-    others = 0
-    for note in _notes(place):
-        if parse_checkpoint(parse_note(note).text).origin != origin:
-            others += 1
-            continue
-        found.append(verify_checkpoint(note, known)[0])
+    others = passed_over = 0
+    for note, anybody in _notes(place):
+        try:
+            if parse_checkpoint(parse_note(note).text).origin != origin:
+                others += 1
+            else:
+                found.append(verify_checkpoint(note, known)[0])
+        except (VerificationError, UnverifiableError):
+            if not anybody:
+                raise
+            passed_over += 1
     if not found:
         beside = f", only of {others} others" if others else ""
         raise UnverifiableError(
@@ -80,7 +89,7 @@ def read_anchors(place: str, origin: str, keys: Iterable[VerifyingKey]) -> Ancho
             "in its place",
             expected=origin,
         )
-    return Anchors(tuple(found), others)
+    return Anchors(tuple(found), others, passed_over)
 
 
 def write_anchor(place: str, note: bytes) -> str:
@@ -113,17 +122,22 @@ def append_to_file(path: str, note: bytes) -> None:
     """Add a checkpoint at the end of a file, on disk before this returns.
 
     Raises:
-        LedgerError: it could not be written.
+        LedgerError: it could not be written, or what is there holds something else, so that with
+            one more none of them could be read.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    import fcntl
+
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise LedgerError(f"{path!r} is not a regular file, expected one for checkpoints")
-            # One write: another that adds at the same time stands before it or after it.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            before = _require_checkpoints(descriptor, path)
             data = note + b"\n"
             if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
@@ -131,6 +145,23 @@ def append_to_file(path: str, note: bytes) -> None:
     except OSError as error:
         message, hint = explain_write(path, error)
         raise LedgerError(message, hint=hint) from error
+
+
+def _require_checkpoints(descriptor: int, path: str) -> int:
+    """Give the size of a file that is empty, or holds whole checkpoints and nothing else."""
+    with open(descriptor, "rb", closefd=False) as file:
+        data = file.read(MAX_ANCHOR_BYTES + 1)
+    try:
+        if data.startswith(_PROOF_START) or _is_syslog(data):
+            raise VerificationError("it is a proof, or of syslog")
+        for each in notes_in(data):
+            parse_checkpoint(parse_note(each).text)
+    except VerificationError as error:
+        raise LedgerError(
+            f"{path!r} holds something else than whole checkpoints: {error.message}",
+            hint="name another file; this one is left as it is",
+        ) from error
+    return len(data)
 
 
 def commit_to_git(repository: str, note: bytes) -> str:
@@ -179,34 +210,64 @@ def send_to_syslog(note: bytes, socket_path: str) -> None:
     raise LedgerError(f"no syslog takes messages at {socket_path!r}: {reason}")
 
 
-def _notes(place: str) -> Iterator[bytes]:
-    """Give every checkpoint at a place, as its bytes."""
+def _notes(place: str) -> Iterator[tuple[bytes, bool]]:
+    """Give every checkpoint at a place, as its bytes, and whether anybody may have put it there."""
     if place.startswith("git:"):
-        yield from _git_notes(place.removeprefix("git:"))
+        for note in _git_notes(place.removeprefix("git:")):
+            yield note, False
         return
     path = place.removeprefix("file:")
     if not os.path.isdir(path):
-        yield from notes_in(_read(path))
+        data = _read(path)
+        if _is_syslog(data):
+            for note in _syslog_notes(data):
+                yield note, True
+        else:
+            for note in notes_in(data):
+                yield note, False
         return
-    for name in sorted(os.listdir(path)):
+    for name in _names(path):
         if name.endswith((PROOF_SUFFIX, ".checkpoint")):
-            yield from notes_in(_read(os.path.join(path, name)))
+            for note in notes_in(_read(os.path.join(path, name))):
+                yield note, False
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise LedgerError(
+            f"cannot read anchors {folder!r}: {os.strerror(error.errno or 0)}"
+        ) from error
+
+
+def _is_syslog(data: bytes) -> bool:
+    return not data.startswith(_PROOF_START) and _SYSLOG_MARK.encode() in data
+
+
+def _syslog_notes(data: bytes) -> Iterator[bytes]:
+    """Give what the lines with our mark hold; of a line that holds half a checkpoint, no bytes."""
+    mark = _SYSLOG_MARK.encode()
+    for line in data.split(b"\n"):
+        if mark in line:
+            words = line.partition(mark)[2].split()
+            try:
+                yield binascii.a2b_base64(words[0] if words else b"", strict_mode=True)
+            except ValueError:
+                yield b""
 
 
 def notes_in(data: bytes) -> Iterator[bytes]:
     """Give every checkpoint in a file: a proof's, those of an anchor file, those in syslog lines.
 
     Raises:
-        VerificationError: a line that claims to hold one does not.
+        VerificationError: there is text that is no part of one.
     """
-    if data.startswith(b"c2sp.org/tlog-proof@"):
+    if data.startswith(_PROOF_START):
         yield parse_proof(data).checkpoint
         return
-    mark = _SYSLOG_MARK.encode()
-    if mark in data:
-        for line in data.split(b"\n"):
-            if mark in line:
-                yield _unbase64(line.partition(mark)[2].split()[0:1])
+    if _is_syslog(data):
+        yield from _syslog_notes(data)
         return
     lines: list[bytes] = []
     signed = False
@@ -221,16 +282,13 @@ def notes_in(data: bytes) -> Iterator[bytes]:
         raise VerificationError("text after the last checkpoint, or one that is cut off")
 
 
-def _unbase64(words: list[bytes]) -> bytes:
-    try:
-        return binascii.a2b_base64(words[0] if words else b"!", strict_mode=True)
-    except ValueError:
-        raise VerificationError("a syslog line holds half a checkpoint") from None
-
-
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        # Non-blocking, so that a FIFO without a writer is an error and not a hang.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LedgerError(f"{path!r} is not a regular file, expected one with checkpoints")
             data = file.read(MAX_ANCHOR_BYTES + 1)
     except OSError as error:
         raise LedgerError(

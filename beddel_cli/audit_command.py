@@ -23,6 +23,7 @@ from beddel_cli.checkpoint import (
     raw_public_key,
 )
 from beddel_cli.errors import BeddelError, LedgerError, UsageError, VerificationError
+from beddel_cli.figures import counted
 from beddel_cli.home import locate, write_whole
 from beddel_cli.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.ledger_file import DamagedError
@@ -31,6 +32,7 @@ from beddel_cli.merkle import inclusion_path
 from beddel_cli.render import error_text
 from beddel_cli.render_explain import dump
 from beddel_cli.run_command import tenant_name
+from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,6 +267,12 @@ def _judge(
     anchors = None
     if places:
         read = [read_anchors(place, ledger.origin, trusted) for place in places]
+        for place, each in zip(places, read, strict=True):
+            if each.passed_over:
+                sys.stderr.write(
+                    f"warning  {visible(place)}: passed over {counted(each.passed_over, 'line')}, "
+                    "without a checkpoint that the log's key signed\n"
+                )
         anchors = [checkpoint for each in read for checkpoint in each.checkpoints]
     return judge_log(ledger.origin, ledger.rows, trusted, anchors)
 

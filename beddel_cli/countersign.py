@@ -82,11 +82,18 @@ def judge_receipt(receipt: VerifiedReceipt, trust: Trust, moment: Moment, now_ms
     for entry in entries:
         if not {"receipt", "countersign"} & set(entry.roles):
             raise VerificationError(judge(entry, "receipt", moment).why)
+    if moment.witnessed and moment.at_ms > now_ms + CLOCKS_DIFFER_MS:
+        raise UnverifiableError(
+            "the receipt was seen at a time that is still to come: this machine's clock is wrong, "
+            "or that of who saw it",
+            expected=f"at most {show_instant(now_ms)}",
+            got=show_instant(moment.at_ms),
+        )
     signer = _judged_signer(receipt, trust, moment)
     others = [entry for entry in entries if entry != signer and "countersign" in entry.roles]
     counted, warnings = [], []
     for entry in others:
-        judgement = _judge_countersigner(entry, moment, now_ms)
+        judgement = _judge_countersigner(entry, signer, moment, now_ms)
         if judgement.verdict == "good":
             counted.append(entry)
         else:
@@ -143,12 +150,16 @@ def _judged_signer(receipt: VerifiedReceipt, trust: Trust, moment: Moment) -> Tr
     return entry
 
 
-def _judge_countersigner(entry: TrustedKey, moment: Moment, now_ms: int) -> Judgement:
+def _judge_countersigner(
+    entry: TrustedKey, signer: TrustedKey, moment: Moment, now_ms: int
+) -> Judgement:
     """Judge a key for a countersignature, which was made after the receipt and before now.
 
     When, nobody witnessed; so a revoked key never counts, and another one if it was good at
-    either end.
+    either end. Another key of the receipt's own maker is nobody else's word.
     """
+    if entry.owner == signer.owner:
+        return Judgement("bad", f"key {entry.public.key_id} is of {signer.owner}, who made it")
     now = judge(entry, "countersign", Moment(now_ms, "now"))
     if now.verdict == "good" or entry.revoked is not None:
         return now

@@ -76,8 +76,11 @@ def countersign(
         data = countersigned(verified, mine)
         if out is None and receipt == "-":
             sys.stdout.write(data.decode("ascii"))
+        elif out is None:
+            # In its own place, and no more people may read it than before.
+            write_whole(receipt, data, os.stat(receipt).st_mode & 0o666)
         else:
-            write_whole(receipt if out is None else out, data, 0o644)
+            write_whole(out, data, 0o644)
     except BeddelError as error:
         return _explain(error)
     where = "" if out is None and receipt == "-" else f" in {visible(out or receipt)}"

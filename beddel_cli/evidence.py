@@ -81,7 +81,8 @@ def check_proof(
     if listed is not None:
         _require_log_key(listed, at_ms)
     if checkpoints:
-        _require_kept(proven.checkpoint, checkpoints, keys.values())
+        # By the proof's own key, which was judged: any other is not one of this log.
+        _require_kept(proven.checkpoint, checkpoints, [keys[proven.key_id]])
     place = proven.checkpoint
     return Logged(place.origin, proven.index, place.size, at_ms, proven.key_id, listed is not None)
 
@@ -129,12 +130,14 @@ def choose_moment(
 ) -> Moment:
     """Give when a receipt's signature is judged.
 
-    By a time stamp, which is over the very signature; else by a log that counts; else now.
+    By the first that saw it, a time stamp, which is over the very signature, or a log that counts;
+    else now. So a stamp that is had later takes nothing away.
     """
-    if stamped_ms is not None:
+    log_ms = logged.at_ms if logged is not None and logged.trusted_time else None
+    if stamped_ms is not None and (log_ms is None or stamped_ms <= log_ms):
         return Moment(stamped_ms, "timestamp", claimed_ms)
-    if logged is not None and logged.trusted_time:
-        return Moment(logged.at_ms, "log", claimed_ms)
+    if log_ms is not None:
+        return Moment(log_ms, "log", claimed_ms)
     return Moment(now_ms, "now", claimed_ms)
 
 

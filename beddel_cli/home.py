@@ -186,6 +186,20 @@ def write_new(path: str, data: bytes, mode: int) -> None:
         raise UsageError(f"{path!r} is there already", expected="the name of a new file")
 
 
+def remove_stale(path: str) -> None:
+    """Remove the file that `write_whole` would have replaced, where there is nothing to put there.
+
+    Raises:
+        ReceiptWriteError: it is there and cannot be removed.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
 def _open_parent(path: str) -> tuple[int, str]:
     """Open the folder in which a file is to be written; gives it and the file's name there."""
     folder, name = os.path.split(path)

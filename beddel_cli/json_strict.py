@@ -92,18 +92,28 @@ def first_value(text: str, at: int = 0, *, strictly: bool = False) -> tuple[Any,
         ValueError: no value begins there, or it has a fault.
     """
     try:
-        found: tuple[Any, int] = _scanner(_Reading(strictly=strictly))(text, at)
+        found = _scan(text, at, _scanner(_Reading(strictly=strictly)))
     except StopIteration as stop:
         raise _NotJson("expecting value", stop.value) from None
     except _Rejected:
         raise
     except ValueError as error:
-        from json import JSONDecodeError  # the scanner has imported it by now
+        from json import JSONDecodeError
 
         if not isinstance(error, JSONDecodeError):
             raise
         raise _NotJson(error.msg[:1].lower() + error.msg[1:], error.pos) from None
     return found
+
+
+def _scan(text: str, at: int, scanner: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, int]:
+    try:
+        return scanner(text, at)
+    except SystemError:
+        # To say what is wrong, CPython 3.11's looks for a class in `json`, and that is not loaded.
+        import json  # noqa: F401
+
+        return scanner(text, at)
 
 
 def _scanner(reading: _Reading) -> Callable[[str, int], tuple[Any, int]]:

@@ -84,11 +84,15 @@ def exchange_signing_key(home: str, pem: bytes, public_pem: bytes) -> str:
     Raises:
         SigningKeyError: there is no old one, or the new one cannot be written.
     """
+    import fcntl
+
     old = show_key(home)
     kept = f"retired-{old.key_id[:16]}.pem"
     with open_folder(home, create=False) as top, top.child("keys", create=False) as keys:
         path = os.path.join(keys.path, kept)
         try:
+            # So that nobody puts the old public key back who read the old private one before.
+            fcntl.flock(keys.fd, fcntl.LOCK_EX)
             _keep(keys, kept)
             replace(keys.fd, PRIVATE_NAME, pem, 0o600)
             replace(keys.fd, PUBLIC_NAME, public_pem, 0o644)

@@ -362,11 +362,22 @@ def _home_key(
         public_path=public_path,
     )
     if _read_home_file(keys, public_name, secret=False) != key.public_pem:
-        try:
-            replace(keys.fd, public_name, key.public_pem, 0o644)
-        except OSError as error:
-            raise _cannot_write(public_path, error) from error
+        _put_right(keys, names, pem, key.public_pem)
     return key
+
+
+def _put_right(keys: Folder, names: tuple[str, str], pem: bytes, public_pem: bytes) -> None:
+    """Write the public key of a private one, unless that was rotated away since it was read."""
+    import fcntl
+
+    private_name, public_name = names
+    try:
+        # Until the folder is closed; who rotates holds it too.
+        fcntl.flock(keys.fd, fcntl.LOCK_EX)
+        if _read_home_file(keys, private_name, secret=True) == pem:
+            replace(keys.fd, public_name, public_pem, 0o644)
+    except OSError as error:
+        raise _cannot_write(os.path.join(keys.path, public_name), error) from error
 
 
 def _home_public_key(keys: Folder, name: str = PUBLIC_NAME) -> PublicKey | None:

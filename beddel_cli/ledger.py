@@ -38,6 +38,7 @@ from beddel_cli.ledger_file import (
 )
 from beddel_cli.merkle import (
     HASH_BYTES,
+    MOST_LEAVES,
     complete_subtrees,
     completed_nodes,
     join_subtrees,
@@ -110,7 +111,8 @@ class Ledger:
         Raises:
             LedgerError: it cannot be read.
         """
-        return int(self._one("SELECT coalesce(max(idx) + 1, 0) FROM entry"))
+        last = self._one("SELECT max(idx) FROM entry")
+        return 0 if last is None else int(last) + 1
 
     def append(self, data: bytes, key: Signer) -> Appended:
         """Add one entry and give its proof; on disk, or not there at all.
@@ -260,6 +262,8 @@ class Ledger:
         Raises:
             LedgerError: it cannot be read to its end.
         """
+        if start > MOST_LEAVES:
+            return
         with Translated(self.path):
             query = "SELECT idx, nodes, signature, data FROM entry WHERE idx >= ? ORDER BY idx"
             for row in self._execute(query, (start,)):
@@ -316,9 +320,13 @@ def open_ledger(home: str, tenant: str, *, create: bool = True) -> Ledger:
                 if not create:
                     raise _no_log(tenant, home)
                 make_file(logs, name, f"{ORIGIN_HEAD}{os.urandom(16).hex()}/{tenant}")
-            return Ledger(*open_file(os.path.join(logs.path, name), logs.fd))
+            ledger = Ledger(*open_file(os.path.join(logs.path, name), logs.fd))
     except NoFolderError:
         raise _no_log(tenant, home) from None
+    if ledger.origin.startswith(ORIGIN_HEAD) and ledger.origin.endswith(f"/{tenant}"):
+        return ledger
+    ledger.close()
+    raise _of_another(ledger, tenant)
 
 
 def open_log_file(path: str) -> Ledger:
@@ -358,6 +366,15 @@ def file_name(tenant: str) -> str:
     if not is_tenant(tenant):
         raise bug(f"an unchecked tenant: {tenant!r}")
     return tenant + SUFFIX
+
+
+def _of_another(ledger: Ledger, tenant: str) -> DamagedError:
+    """All logs of a home have one key, so what tells them apart is the origin that it signs."""
+    return DamagedError(
+        f"log {ledger.path!r} is not the one of tenant {tenant!r}: another was put in its place",
+        expected=f"{ORIGIN_HEAD}…/{tenant}",
+        got=ledger.origin,
+    )
 
 
 def _no_log(tenant: str, home: str) -> LedgerError:

@@ -202,6 +202,10 @@ def _check_form(connection: Connection, path: str) -> None:
             expected=f"application {_APPLICATION_ID:#x}, format {_FORMAT}",
             got=f"application {found[0]:#x}, format {found[1]}",
         )
+    made = [row[0] for row in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid")]
+    if made != [part.strip() for part in _SCHEMA.split(";")[:-1]]:
+        # A trigger would decide what an entry becomes, a view what a reader is shown.
+        raise DamagedError(f"log {path!r} was altered: its tables are not those of a log")
 
 
 def _set_journal(connection: Connection, path: str, wanted: str) -> None:
@@ -239,6 +243,9 @@ class Translated:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Error):
             raise _explain(self._path, error) from error
+        if isinstance(error, UnicodeDecodeError):
+            # Of a text in the file, or of SQLite's message about one.
+            raise DamagedError(f"log {self._path!r} is damaged: not valid UTF-8") from error
 
 
 def _explain(path: str, error: BaseException) -> LedgerError:
@@ -254,7 +261,8 @@ def _explain(path: str, error: BaseException) -> LedgerError:
     )
     if code.startswith("SQLITE_READONLY"):
         return _not_writable(path)
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    # The last is the binding's own: text that is none has no code of SQLite's.
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in str(error):
         return DamagedError(f"log {path!r} is damaged: {error}")
     for head, message, hint in say:
         if code.startswith(head):

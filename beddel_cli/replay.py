@@ -69,10 +69,12 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
         rows = _judged([ending, *_result_rows(first, second)], first, bool(guests))
     notes = _notes(first, second, bool(guests))
     verdict = _verdict(rows, guests)
+    if verdict == REPRODUCED and first["outcome"]["status"] != "limit" and _more_files(rows):
+        verdict = COULD_NOT_TELL
     why = _why_nothing_can_be_told(first, second) if not ending.same else None
     if why is not None:
         verdict, rows, notes = COULD_NOT_TELL, [ending], [why]
-    elif verdict == COULD_NOT_TELL:
+    elif verdict == COULD_NOT_TELL and guests:
         notes.append("the difference may be the guest's or the engine's, and proves nothing")
     return Comparison(verdict, tuple(rows), guests, tuple(notes))
 
@@ -171,7 +173,10 @@ def _program_notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     if not any(item["name"] == "input" for item in first["resolvedDependencies"]):
         notes.append("standard input, if it had any, is not in the receipt")
     if second["files"] and not first["files"]:
-        notes.append("the first run's files were not collected, or it left none")
+        notes.append(
+            "the first run's files were not collected, or it left none; "
+            "without --results the rest is compared"
+        )
     return notes
 
 
@@ -223,7 +228,9 @@ def _file_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]
         {item["path"]: _amount_text(item) for item in said["files"]} for said in (first, second)
     )
     if not was:
-        return []
+        # The receipt is the same either way.
+        got = f"{len(now)} left"
+        return [Row("files", "none, or not collected", got, judged=False)] if now else []
     differing = sorted(path for path in {*was, *now} if was.get(path) != now.get(path))
     if not differing:
         text = f"{len(was)} of the same names and contents"
@@ -234,6 +241,11 @@ def _file_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]
     ]
     more = len(differing) - len(rows)
     return [*rows, *([Row(f"file … {more} more", "the same", "differing")] if more else [])]
+
+
+def _more_files(rows: Iterable[Row]) -> bool:
+    """Tell whether this run left files, and nobody knows whether the first one did."""
+    return any(row.what == "files" and not row.same for row in rows)
 
 
 def _guest_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Row, ...]:

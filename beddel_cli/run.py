@@ -330,7 +330,7 @@ def _sign_and_write(
         ReceiptWriteError: something could not be written.
     """
     from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
-    from beddel_cli.home import write_whole
+    from beddel_cli.home import remove_stale, write_whole
     from beddel_cli.receipt import make_predicate, make_statement
 
     run = _describe(asked, ending, key, log, started)
@@ -342,6 +342,7 @@ def _sign_and_write(
     proof = _log_end(log, statement, ending.outcome, key, receipt_path)
     write_whole(receipt_path, make_envelope(statement, [signature]), 0o600)
     if isinstance(proof, LedgerError):
+        remove_stale(proof_path)
         raise proof
     # `audit show --proof` makes it again from the log, which is on disk.
     write_whole(proof_path, proof, 0o600, synced=False)

@@ -129,8 +129,12 @@ def judge(entry: TrustedKey, role: str, moment: Moment) -> Judgement:
     if role not in entry.roles:
         return Judgement("bad", f"{key} is trusted for {', '.join(entry.roles)}, not for {role}")
     why = _outside(entry, moment.at_ms)
-    if moment.witnessed:
-        return Judgement("bad", f"{key} {why} at the time of the signature") if why else _GOOD
+    if moment.witnessed and not why:
+        return _GOOD
+    # A stamp may be had long after the signature, a log's entry is made with it.
+    late = moment.source == "timestamp" and moment.at_ms >= (entry.from_ms or moment.at_ms)
+    if moment.witnessed and not late:
+        return Judgement("bad", f"{key} {why} at the time of the signature")
     if moment.claimed_ms is not None:
         by_its_word = _outside(entry, moment.claimed_ms)
         if by_its_word:

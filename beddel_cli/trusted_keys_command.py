@@ -306,10 +306,10 @@ def trust_key(
         typer.Option("--role", metavar="ROLE", help="receipt, log or countersign; repeatable."),
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", metavar="WHEN", help="First moment it is good at.")
+        str | None, typer.Option("--from", metavar="WHEN", help="First moment it is good at; none.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="WHEN", help="First moment it is not.")
+        str | None, typer.Option("--until", metavar="WHEN", help="First moment it is not; none.")
     ] = None,
     countersigners: Annotated[
         int | None,
@@ -340,7 +340,7 @@ def trust_key(
         change = _begin(trust, root_key, lifetime, secrets)
         changes: dict[str, Any] = {}
         if key is not None:
-            entry = _entry(change, key, owner, role or ["receipt"], from_, until)
+            entry = _entry(change, key, owner, role, from_, until)
             changes["keys"] = with_entry(change.trust, entry)
         if countersigners is not None:
             changes["countersigners"] = countersigners
@@ -351,30 +351,37 @@ def _entry(
     change: _Change,
     path: str,
     owner: str | None,
-    roles: list[str],
+    roles: list[str] | None,
     from_: str | None,
     until: str | None,
 ) -> TrustedKey:
+    """Give a key's new entry; what is not said stays as it was."""
     from beddel_cli.files import read_file
     from beddel_cli.keys import MAX_KEY_BYTES, load_public_key
     from beddel_cli.trust import ROLES, TrustedKey
     from beddel_cli.when import parse_when
 
     public = load_public_key(read_file(path, "public key", MAX_KEY_BYTES))
-    if unknown := [role for role in roles if role not in ROLES]:
+    if unknown := [role for role in roles or () if role not in ROLES]:
         raise UsageError(f"unknown role {unknown[0]!r}", expected=", ".join(ROLES))
     there = change.trust.find(public.key_id)
     if there is not None and there.revoked is not None:
         raise UsageError(f"key {public.key_id} was revoked, and that is not taken back")
     if owner is None and there is None:
         raise UsageError("whose key is it?", hint="--owner TEXT")
-    now_ms = change.now_ms
+    before = there or TrustedKey(public, "", ("receipt",))
+
+    def instant(text: str | None, option: str, was: int | None) -> int | None:
+        if text is None:
+            return was
+        return None if text == "none" else parse_when(text, option, change.now_ms)
+
     return TrustedKey(
         public,
-        owner if owner is not None else there.owner if there is not None else "",
-        tuple(role for role in ROLES if role in roles),
-        None if from_ is None else parse_when(from_, "--from", now_ms),
-        None if until is None else parse_when(until, "--until", now_ms),
+        before.owner if owner is None else owner,
+        tuple(role for role in ROLES if role in roles) if roles else before.roles,
+        instant(from_, "--from", before.from_ms),
+        instant(until, "--until", before.until_ms),
     )
 
 

@@ -1,7 +1,8 @@
 """`verify`: read a receipt, or a folder of them, and what goes with each; judge; print.
 
-Nothing here fetches anything. A `.tlog-proof` or `.tsr` that lies beside a receipt is evidence: it
-is used if it can be judged, a warning says so if it cannot, and a bad one is never passed over.
+Nothing here fetches anything. A `.tlog-proof`, `.tsr` or `.capture` that lies beside a receipt is
+evidence: it is used if it can be judged, a note says so if it cannot, and a bad one is never passed
+over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Annotated
 
 import typer
 
-from beddel_cli.errors import BeddelError, HomeError, NotFoundError, UnverifiableError, UsageError
+from beddel_cli.errors import (
+    BeddelError,
+    HomeError,
+    NotFoundError,
+    UnverifiableError,
+    UsageError,
+    VerificationError,
+)
 from beddel_cli.home import locate
 from beddel_cli.record import record
 
@@ -46,7 +54,8 @@ class Believed:
 
     Attributes:
         because: `own`, `given` or `list`.
-        log_keys: keys of logs that the command line gives.
+        log_keys: keys of logs that the command line gives, or this machine's own.
+        log_key_given: the command line gave one.
         stamp_roots: PEM certificates of timestamp authorities; None: stamps are not judged.
     """
 
@@ -57,16 +66,22 @@ class Believed:
     checkpoints: tuple[bytes, ...]
     stamp_roots: bytes | None
     now_ms: int
+    log_key_given: bool
 
 
 @record
 class Evidence:
-    """What goes with one receipt: a proof and a time stamp, and whether each was asked for."""
+    """What goes with one receipt: a proof and a time stamp, and whether each was asked for.
+
+    Attributes:
+        captured: what `--capture` kept, where it lies beside the receipt.
+    """
 
     proof: bytes | None = None
     proof_named: bool = False
     stamp: bytes | None = None
     stamp_named: bool = False
+    captured: bytes | None = None
 
 
 Keys = Annotated[
@@ -200,7 +215,7 @@ def _verify_folder(
         found = _judge_file(os.path.join(folder, name), believed, expected)
         code = render.verdict_of(found) if isinstance(found, BeddelError) else found.exit_code
         counts[code] += 1
-        for text in () if isinstance(found, BeddelError) else found.warnings:
+        for text in () if isinstance(found, BeddelError) else (*found.warnings, *found.notes):
             warned[text] = warned.get(text, 0) + 1
         if as_json:
             entries.append(_entry_json(name, found, verbose))
@@ -315,7 +330,7 @@ def _believed(
     log_keys = read_public_keys(log_key)
     if because == "own":
         log_keys = (*log_keys, *local_log_keys(locate(os.environ).home))
-    return Believed(keys, because, loaded, log_keys, kept, roots, now_ms)
+    return Believed(keys, because, loaded, log_keys, kept, roots, now_ms, bool(log_key))
 
 
 def believed_keys(
@@ -339,6 +354,8 @@ def believed_keys(
 
     if key and trust:
         raise UsageError("--key and --trust are two answers to one question", hint="give one")
+    if key and (root or least_serial is not None):
+        raise UsageError("--root and --least-serial are about a list of trusted keys, not --key")
     if key:
         return read_public_keys(key), "given", None
     if trust is not None:
@@ -352,6 +369,8 @@ def believed_keys(
     else:
         own_home = locate(os.environ).home
         found = load_home_trust(own_home, now_ms)
+        if found is None and least_serial is not None:
+            raise UnverifiableError(f"there is no list of trusted keys in {own_home!r}")
         if found is None:
             return local_public_keys(own_home), "own", None
         loaded = found
@@ -380,13 +399,16 @@ def read_public_keys(paths: list[str] | None) -> tuple[PublicKey, ...]:
 
 
 def _evidence(receipt: str, proof: str | None, stamp: str | None) -> Evidence:
+    from beddel_cli.capture import CAPTURE_SUFFIX
     from beddel_cli.checkpoint import MAX_PROOF_BYTES
     from beddel_cli.execution import PROOF_SUFFIX
+    from beddel_cli.files import MAX_BYTES
     from beddel_cli.timestamps import MAX_TOKEN_BYTES
 
     found_proof = _beside(receipt, PROOF_SUFFIX, proof, "proof", MAX_PROOF_BYTES)
     found_stamp = _beside(receipt, STAMP_ENDING, stamp, "time stamp", MAX_TOKEN_BYTES)
-    return Evidence(found_proof, proof is not None, found_stamp, stamp is not None)
+    captured = _beside(receipt, CAPTURE_SUFFIX, None, "capture", MAX_BYTES)
+    return Evidence(found_proof, proof is not None, found_stamp, stamp is not None, captured)
 
 
 def _beside(receipt: str, ending: str, named: str | None, what: str, most: int) -> bytes | None:
@@ -415,6 +437,9 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
     trust = None if loaded is None else loaded.trust
     warnings = [loaded.warning] if loaded is not None and loaded.warning else []
     notes: list[str] = []
+    warnings.extend(_unused(believed, evidence))
+    if evidence.captured is not None:
+        _check_captured(receipt, evidence.captured, expected.salt, notes)
     logged = _logged(receipt, believed, evidence, notes)
     stamped_ms = None
     if evidence.stamp is not None:
@@ -451,6 +476,44 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
         warnings=tuple(warnings),
         notes=tuple(notes),
     )
+
+
+def _check_captured(
+    receipt: VerifiedReceipt, data: bytes, salt: bytes | None, notes: list[str]
+) -> None:
+    """Hold what was kept of the output against the digest that the receipt has of it.
+
+    Raises:
+        VerificationError: it is something else.
+    """
+    from hashlib import sha256
+
+    from beddel_cli.salted_digest import digest_set, digest_text
+
+    said = receipt.predicate.get("capture")
+    if not isinstance(said, dict) or not isinstance(said.get("digest"), dict):
+        notes.append("the capture beside the receipt was not judged: the receipt names none")
+        return
+    if receipt.predicate.get("salt") is not None and salt is None:
+        notes.append("the capture beside the receipt was not judged: its digest is salted")
+        return
+    got = digest_set(sha256(data).hexdigest(), salt)
+    if said["digest"] != got:
+        raise VerificationError(
+            "the capture beside the receipt is not what was kept of this run",
+            expected=str(said["digest"])[:200],
+            got=digest_text(got),
+        )
+
+
+def _unused(believed: Believed, evidence: Evidence) -> list[str]:
+    """Say what was given to judge by, where there was nothing to judge."""
+    found = []
+    if believed.log_key_given and evidence.proof is None:
+        found.append("there is no proof beside the receipt: --log-key judged nothing")
+    if believed.stamp_roots is not None and evidence.stamp is None:
+        found.append("there is no time stamp beside the receipt: --timestamp-roots judged nothing")
+    return found
 
 
 def _logged(

@@ -248,6 +248,18 @@ def test_a_run_whose_end_cannot_be_logged_says_so(home: Home) -> None:
     assert [run.index for run in found.open_runs] == [2]
 
 
+def test_the_proof_of_the_run_before_does_not_stay_beside_a_receipt_without_one(home: Home) -> None:
+    """It is about another receipt, so this one, which is good, would be found not valid."""
+    job, receipt = home.job("return 42"), home.work / "receipt.json"
+    proof = Path(f"{receipt}.tlog-proof")
+    assert home.run("run", job, "--receipt", receipt).returncode == 0
+    assert proof.exists()
+    result = run_under(("fdatasync", "EIO", "4"), home, "run", job, "--receipt", receipt)
+    assert (result.returncode, result.json["error"]["code"]) == (125, "log")
+    assert not proof.exists()
+    assert home.run("verify", receipt).returncode == 0
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """On a file system of 256 KiB: appends until it is full, then with room again."""
     if shutil.which("unshare") is None:

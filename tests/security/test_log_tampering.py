@@ -19,6 +19,7 @@ from beddel_cli.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from beddel_cli.errors import UnverifiableError
 from beddel_cli.keys import SigningKey, load_log_key
 from beddel_cli.ledger import open_ledger, open_log_file
+from beddel_cli.ledger_file import DamagedError
 from tests.support.logs import Forger, fill, log_path, make_log, public_of, run_entries
 
 RUNS = 8
@@ -124,7 +125,11 @@ RAW: dict[str, tuple[str, int, str]] = {
     "row": ("DELETE FROM entry WHERE idx = 7", 7, "missing"),
     "rows": ("DELETE FROM entry WHERE idx BETWEEN 3 AND 9", 3, "entries 3 to 9 are missing"),
     "first": ("DELETE FROM entry WHERE idx = 0", 0, "missing"),
-    "signature of the last": ("UPDATE entry SET signature = zeroblob(68) WHERE idx = 15", 15, ""),
+    "signature of the last": (
+        "UPDATE entry SET signature = zeroblob(68) WHERE idx = 15",
+        15,
+        "did not sign",
+    ),
     "moved": ("UPDATE entry SET idx = 1000 WHERE idx = 15", 15, "missing"),
 }
 
@@ -135,11 +140,6 @@ def test_a_change_of_the_file_alone(name: str, tmp_path: Path) -> None:
     statement, index, word = RAW[name]
     with Forger(log_path(tmp_path)) as forger:
         forger.execute(statement)
-    if name == "signature of the last":
-        # A key nobody knows: not good, but nothing is proved bad either.
-        with pytest.raises(UnverifiableError, match=f"from entry {index} on"):
-            judge(tmp_path, key)
-        return
     found = judge(tmp_path, key)
     assert found.findings[0].index == index
     assert word in found.findings[0].what
@@ -228,6 +228,66 @@ def test_another_tenants_log_under_this_name(tmp_path: Path) -> None:
         forger.execute("UPDATE log SET origin = ?", theirs)
     with pytest.raises(UnverifiableError):
         judge(tmp_path, key)
+
+
+def test_the_file_of_another_tenant_in_this_ones_place(tmp_path: Path) -> None:
+    """One key signs all logs of a home, so nothing but the name in the origin tells them apart."""
+    make_log(tmp_path, 2)
+    make_log(tmp_path, 3, "acme")
+    with open_ledger(str(tmp_path), "acme", create=False) as theirs:
+        assert theirs.size() == 6
+    shutil.copyfile(log_path(tmp_path, "acme"), log_path(tmp_path))
+    for create in (False, True):
+        with pytest.raises(DamagedError, match="not the one of tenant 'default'"):
+            open_ledger(str(tmp_path), "default", create=create)
+
+
+def test_an_anchor_convicts_a_log_that_another_key_wrote_anew(tmp_path: Path) -> None:
+    """Without an anchor nothing is known of it; with one it is proved bad, not just unknown."""
+    key, notes = make_log(tmp_path, RUNS)
+    stranger = load_log_key(str(tmp_path / "other"))
+    with Forger(log_path(tmp_path)) as forger:
+        entries = forger.entries()
+        edited(entries)
+        forger.rewrite(entries, stranger)
+    with pytest.raises(UnverifiableError, match="from entry 0 on"):
+        judge(tmp_path, key)
+    found = judge(tmp_path, key, [checkpoint(notes[MIDDLE - 1]), checkpoint(notes[MIDDLE])])
+    assert (found.key_id, found.anchored) == (None, MIDDLE)
+    assert MIDDLE in [finding.index for finding in found.findings if "anchor" in finding.what]
+
+
+SCHEMAS = {
+    "a trigger": ("CREATE TRIGGER t BEFORE INSERT ON entry BEGIN SELECT RAISE(IGNORE); END",),
+    "a view": (
+        "ALTER TABLE entry RENAME TO hidden",
+        "CREATE VIEW entry AS SELECT * FROM hidden WHERE idx < 4",
+    ),
+    "a view without end": (
+        "DROP TABLE entry",
+        "CREATE VIEW entry AS WITH RECURSIVE r(idx) AS (SELECT 0 UNION ALL SELECT idx + 1 FROM r)"
+        " SELECT idx, x'' AS nodes, x'' AS signature, x'' AS data FROM r",
+    ),
+    "text for an index": (
+        "ALTER TABLE entry RENAME TO hidden",
+        "CREATE TABLE entry(idx, nodes, signature, data)",
+        "INSERT INTO entry SELECT 'x' || idx, nodes, signature, data FROM hidden",
+    ),
+    "a table more": ("CREATE TABLE more(x)",),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_tables_that_are_not_those_of_a_log(name: str, tmp_path: Path) -> None:
+    """A trigger could swallow what a run is told is in the log, a view hide what is there."""
+    make_log(tmp_path, 4)
+    with Forger(log_path(tmp_path)) as forger:
+        for statement in SCHEMAS[name]:
+            forger.execute(statement)
+    with pytest.raises(DamagedError, match="its tables are not those of a log"):
+        open_ledger(str(tmp_path), "default")
+    with pytest.raises(DamagedError, match="its tables are not those of a log"):
+        open_log_file(str(log_path(tmp_path)))
 
 
 def test_a_run_without_an_end_is_shown(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_a_smashed_page_is_bad(home: Home) -> None:
     data[at : at + 200] = os.urandom(200)
     log_path(home.home).write_bytes(data)
     assert verify(home)["exit_code"] == 1
+
+
+@pytest.mark.parametrize("word", [b"CHECK", b"entry", b"TEXT"])
+def test_a_smashed_word_of_the_tables_is_bad(word: bytes, home: Home) -> None:
+    """SQLite's message quotes it, and is then no UTF-8."""
+    make_log(home.home, 1)
+    data = log_path(home.home).read_bytes()
+    assert word in data
+    log_path(home.home).write_bytes(data.replace(word, b"\xcd" + word[1:]))
+    found = verify(home)
+    assert (found["exit_code"], found["error"]["code"]) == (1, "log")
+    assert b"Traceback" not in home.run("audit", "list").stderr
 
 
 def test_a_log_is_verified_elsewhere_with_its_public_key(home: Home) -> None:
@@ -259,6 +272,84 @@ def test_half_an_anchor_is_no_anchor(tmp_path: Path) -> None:
             read_anchors(str(path), origin, [public_of(key)])
     path.write_bytes(notes[0])
     assert len(read_anchors(str(path), origin, [public_of(key)]).checkpoints) == 1
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
+    """Half a checkpoint at the end would make all of the file unreadable from then on."""
+    _, notes = make_log(tmp_path, 1)
+    path = tmp_path / "kept"
+    append_to_file(str(path), notes[0])
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys\n"
+        "from beddel_cli.audit_anchor import append_to_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "append_to_file(sys.argv[1], sys.stdin.buffer.read())\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(len(before) + 30)]
+    done = subprocess.run(command, input=notes[1], capture_output=True, check=False)
+    assert b"LedgerError" in done.stderr
+    assert path.read_bytes() == before
+    append_to_file(str(path), notes[1])
+    assert list(notes_in(path.read_bytes())) == notes
+
+
+@pytest.mark.parametrize("there", ["half a checkpoint", "a proof", "syslog", "text"])
+def test_nothing_is_added_to_what_is_no_file_of_checkpoints(there: str, home: Home) -> None:
+    _, notes = make_log(home.home, 1)
+    home.run("audit", "show", "1", "--proof", home.work / "proof")
+    path = home.work / "kept"
+    line = b"host beddel-cli-checkpoint " + base64.b64encode(notes[0]) + b"\n"
+    data = {
+        "half a checkpoint": notes[0] + b"\n" + notes[1][:60],
+        "a proof": (home.work / "proof").read_bytes(),
+        "syslog": line,
+        "text": b"milk\nbread\n",
+    }[there]
+    path.write_bytes(data)
+    result = home.run("audit", "anchor", "--to", f"file:{path}")
+    assert result.returncode == 2
+    assert b"something else than whole checkpoints" in result.stderr
+    assert path.read_bytes() == data
+
+
+def test_what_anybody_wrote_into_syslog_convicts_nobody(home: Home) -> None:
+    """Any user of the machine can write there; so what is no anchor is told and counts nothing."""
+    _, notes = make_log(home.home, 2)
+    forged = notes[3].replace(b"\n4\n", b"\n9\n")
+    lines = [base64.b64encode(note) for note in (forged, notes[1])]
+    path = home.work / "syslog"
+    path.write_bytes(
+        b"".join(b"host beddel-cli-checkpoint %b\n" % line for line in (b"hello", b"", *lines))
+    )
+    result = home.run("audit", "verify", "--json", "--against-anchor", path)
+    assert (result.returncode, result.json["anchored"]) == (0, {"first": 0, "last": 1})
+    assert b"passed over 3 lines" in result.stderr
+    # In a file of one's own the same is an error.
+    path.write_bytes(forged)
+    assert verify(home, "--against-anchor", path)["exit_code"] == 1
+
+
+@pytest.mark.parametrize("place", ["kept", "folder"])
+def test_a_fifo_is_no_place_for_anchors(place: str, home: Home) -> None:
+    make_log(home.home, 1)
+    (home.work / "folder").mkdir()
+    os.mkfifo(home.work / "kept")
+    os.mkfifo(home.work / "folder" / "x.tlog-proof")
+    found = verify(home, "--against-anchor", home.work / place)
+    assert found["exit_code"] == 2
+    assert "not a regular file" in found["error"]["message"]
+
+
+def test_the_log_of_another_tenant_is_not_good(home: Home) -> None:
+    make_log(home.home, 1)
+    make_log(home.home, 2, "acme")
+    shutil.copyfile(log_path(home.home, "acme"), log_path(home.home))
+    found = verify(home)
+    assert found["exit_code"] == 1
+    assert "another was put in its place" in found["error"]["message"]
+    assert verify(home, "--tenant", "acme")["exit_code"] == 0
 
 
 def test_list(home: Home) -> None:

@@ -90,6 +90,28 @@ def test_the_maker_does_not_countersign_for_itself() -> None:
         counters(trust, KEY)
 
 
+def test_another_key_of_the_maker_does_not_count() -> None:
+    """Two keys in one hand are not two people."""
+    trust = make_trust(
+        entry(KEY, owner="ci"), entry(ANN, "countersign", owner="ci"), countersigners=1
+    )
+    with pytest.raises(UnverifiableError, match="is of ci, who made it"):
+        counters(trust, KEY, ANN)
+
+
+@pytest.mark.parametrize("source", ["log", "timestamp"])
+def test_nobody_witnessed_what_is_still_to_come(source: Any) -> None:
+    """A log dates its entries as its holder likes: not into the time a key will be good at."""
+    trust = make_trust(entry(KEY, from_ms=NOW + DAY))
+    receipt = receipt_by(KEY, trust=trust, payload=payload_at(NOW + 2 * DAY, KEY))
+    with pytest.raises(UnverifiableError, match="still to come"):
+        judge_receipt(receipt, trust, Moment(NOW + 2 * DAY, source, NOW + 2 * DAY), NOW)
+    # Clocks differ, and that alone is no reason.
+    soon = NOW + 60_000
+    receipt = receipt_by(KEY, trust=make_trust(entry(KEY)), payload=payload_at(soon, KEY))
+    assert judge_receipt(receipt, make_trust(entry(KEY)), Moment(soon, source, soon), NOW)
+
+
 def test_one_signature_does_not_count_twice() -> None:
     payload = payload_at(NOW - DAY, KEY)
     twice = [sign(payload, KEY), sign(payload, ANN), sign(payload, ANN)]

@@ -122,6 +122,17 @@ def test_a_checkpoint_that_was_kept_has_to_agree() -> None:
         check(same.replace(b"\n5\n", b"\n6\n"))
 
 
+def test_what_was_kept_is_by_the_key_of_the_log() -> None:
+    """A key on the list for something else, or for another log, says nothing of this one."""
+    other = SmallLog(OTHER, SMALL.entries).checkpoint()
+    for role in ("countersign", "log"):
+        trust = make_trust(entry(KEY), entry(LOG, "log"), entry(OTHER, role))
+        with pytest.raises(UnverifiableError, match="a key that was not given"):
+            check_proof(PROOF, PAYLOAD, [], trust=trust, checkpoints=[other])
+    with pytest.raises(UnverifiableError, match="a key that was not given"):
+        check_proof(PROOF, PAYLOAD, [public(LOG), public(OTHER)], checkpoints=[other])
+
+
 def test_whose_word_a_moment_is() -> None:
     def moment(logged: Logged | None, stamped_ms: int | None) -> tuple[int, str]:
         chosen = choose_moment(now_ms=9, claimed_ms=1, logged=logged, stamped_ms=stamped_ms)
@@ -133,4 +144,8 @@ def test_whose_word_a_moment_is() -> None:
     heard = Logged(ORIGIN, 0, 1, 5, "", trusted_time=False)
     assert moment(None, None) == moment(heard, None) == (9, "now")
     assert moment(told, None) == (5, "log")
-    assert moment(told, 7) == moment(None, 7) == (7, "timestamp")
+    assert moment(None, 7) == moment(heard, 7) == (7, "timestamp")
+    # The first that saw it: who has an old receipt stamped takes nothing away from it.
+    assert moment(told, 7) == (5, "log")
+    assert moment(told, 5) == (5, "timestamp")
+    assert moment(told, 4) == (4, "timestamp")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -130,6 +132,40 @@ def test_what_is_refused_says_where_and_why(data: bytes, shown: str) -> None:
     assert f"{caught.value.place}: {caught.value.message}" == shown
     portable_grammar = not caught.value.message.startswith("not valid")
     assert isinstance(caught.value, UnportableError) == portable_grammar
+
+
+FAULTS = (
+    b'{"a": 1 "b"}',
+    b'["\x01"]',
+    b"[1 2]",
+    b'{"a" 1}',
+    b"{1: 2}",
+    b'"\\x"',
+    b'"a',
+    b"[1,]",
+    b"[",
+)
+
+
+@pytest.mark.parametrize("data", FAULTS)
+def test_what_is_wrong_is_said_in_a_process_that_has_not_loaded_json(data: bytes) -> None:
+    """As on the way of a plain run; CPython 3.11's scanner alone raises a SystemError there."""
+    code = (
+        "import sys\n"
+        "from beddel_cli.errors import JobError\n"
+        "from beddel_cli.json_strict import parse_json\n"
+        "assert 'json' not in sys.modules, 'the control'\n"
+        "try:\n"
+        "    parse_json(sys.stdin.buffer.read(), 'f')\n"
+        "except JobError as error:\n"
+        "    print(error.place, error.message)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=data, capture_output=True, check=True, text=False
+    )
+    with pytest.raises(JobError) as here:
+        parse_json(data, "f")
+    assert done.stdout.decode().strip() == f"{here.value.place} {here.value.message}"
 
 
 @pytest.mark.parametrize(

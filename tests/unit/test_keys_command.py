@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from beddel_cli import keys as keys_module
 from beddel_cli.instants import parse_instant
 from beddel_cli.keys import SigningKey, generate_key, load_log_key, load_signing_key
 from beddel_cli.trust import parse_trust
@@ -168,9 +170,19 @@ def test_a_key_is_trusted_changed_and_revoked(
     ready("keys", "trust", file, "--role", "log", "--until", "2020-01-01", *by, code=2)
     ready("keys", "trust", file, "--until", "2020-01-01", *by)
     changed = ready("keys", "list", "--json").json["keys"][2]
-    assert (changed["owner"], changed["roles"]) == ("bob", ["receipt"])
+    assert (changed["owner"], changed["roles"]) == ("bob", ["receipt", "countersign"])
     assert (changed["until"], changed["state"]) == ("2020-01-01T00:00:00Z", "retired")
-    assert serial(ready) == 3
+    # What is not said stays: above all, a key whose time ended is not believed again by accident.
+    ready("keys", "trust", file, "--owner", "bob b", "--role", "receipt", *by)
+    changed = ready("keys", "list", "--json").json["keys"][2]
+    assert (changed["owner"], changed["roles"], changed["state"]) == (
+        "bob b",
+        ["receipt"],
+        "retired",
+    )
+    ready("keys", "trust", file, "--until", "none", *by)
+    assert ready("keys", "list", "--json").json["keys"][2]["until"] is None
+    assert serial(ready) == 5
     start = bob.key_id[:8]
     ready("keys", "revoke", start, "--reason", "lost", "--at", "2020-01-01T00:00:00Z", *by)
     assert dict(states(ready))[bob.key_id] == "revoked"
@@ -181,7 +193,7 @@ def test_a_key_is_trusted_changed_and_revoked(
         (("keys", "revoke", "00000000", "--reason", "x"), "no trusted key"),
     ):
         assert why in ready(*arguments, *by, code=2).err
-    assert serial(ready) == 4
+    assert serial(ready) == 6
     # Earlier is possible: it turns out that the key was stolen before.
     ready("keys", "revoke", start, "--reason", "stolen", "--at", "2019-01-01", *by)
     assert ready("keys", "list", "--json").json["keys"][2]["revoked"] == {
@@ -335,6 +347,29 @@ def test_a_key_that_goes_on_signing_after_its_time_is_found_out(
     receipt.write_bytes(signed(old, payload_at(parse_instant(until), old)))
     answer = ready("verify", receipt, code=1)
     assert f"was no longer valid (until {until})" in answer.err
+
+
+def test_who_read_the_old_key_before_a_rotation_does_not_undo_half_of_it(
+    ready: CommandLine, home: Path, usb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run opens the old key, perhaps asks for its passphrase, and meanwhile it is exchanged."""
+    old, opened = home_key(home), keys_module._open_key
+
+    def rotated_meanwhile(*arguments: Any, **more: Any) -> SigningKey:
+        monkeypatch.setattr(keys_module, "_open_key", opened)
+        ready("keys", "rotate", "--root-key", usb)
+        return opened(*arguments, **more)
+
+    monkeypatch.setattr(keys_module, "_open_key", rotated_meanwhile)
+    assert home_key(home).key_id == old.key_id
+    public = (home / "keys/signing.pub.pem").read_bytes()
+    assert public != old.public_pem
+    assert home_key(home).public_pem == public
+    # What is missing or wrong is put right as ever.
+    for spoilt in (b"", old.public_pem):
+        (home / "keys/signing.pub.pem").write_bytes(spoilt)
+        home_key(home)
+        assert (home / "keys/signing.pub.pem").read_bytes() == public
 
 
 def test_rotation_that_stopped_half_way_can_be_repeated(

@@ -383,6 +383,18 @@ def test_a_value_of_another_type_is_read_as_nothing(tmp_path: Path) -> None:
             ledger.read_node(0, 1)
 
 
+def test_the_largest_index_there_can_be(tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, 1)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE entry SET idx = 9223372036854775807 WHERE idx = 1")
+    with open_ledger(str(tmp_path), "default") as ledger:
+        assert ledger.size() == 1 << 63
+        assert [row.index for row in ledger.rows(1)] == [(1 << 63) - 1]
+        assert list(ledger.rows(ledger.size())) == []
+        with pytest.raises(LedgerError):
+            ledger.append(b"more", key)
+
+
 def test_row_is_a_value() -> None:
     assert Row(1, b"a", b"b", b"c") == Row(1, b"a", b"b", b"c")
 

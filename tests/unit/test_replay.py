@@ -205,6 +205,23 @@ def test_of_a_program_the_outputs_count(name: str, program: dict[str, Any]) -> N
     )
 
 
+def test_files_where_the_first_run_names_none(program: dict[str, Any]) -> None:
+    """It left none, or they were not collected: a receipt does not say which."""
+    none = altered(program, lambda said: said["files"].clear())
+    assert compare(none, none).verdict == REPRODUCED
+    found = compare(none, program)
+    assert found.verdict == COULD_NOT_TELL
+    (row,) = [row for row in found.rows if row.what == "files"]
+    assert (row.expected, row.got, row.judged) == ("none, or not collected", "1 left", False)
+    assert any("without --results" in note for note in found.notes)
+    assert not any("guest" in note for note in found.notes)
+    # After a limit only the ending counts, whatever is there.
+    limited = altered(none, ended("limit", "cpu", 124, limit="cpu_time"))
+    assert compare(
+        limited, altered(program, ended("limit", "cpu", 124, limit="cpu_time"))
+    ).verdict == (REPRODUCED)
+
+
 def test_files_that_differ_are_named_up_to_a_number(program: dict[str, Any]) -> None:
     def many(said: dict[str, Any]) -> None:
         said["files"] = [

@@ -311,12 +311,18 @@ JUDGED: list[tuple[dict[str, Any], Moment, str]] = [
     *(({"from_ms": FROM}, Moment(FROM, seen), "good") for seen in SEEN),
     *(({"from_ms": FROM}, Moment(FROM - 1, seen), "bad") for seen in SEEN),
     *(({"until_ms": UNTIL}, Moment(UNTIL - 1, seen), "good") for seen in SEEN),
-    *(({"until_ms": UNTIL}, Moment(UNTIL, seen), "bad") for seen in SEEN),
+    ({"until_ms": UNTIL}, Moment(UNTIL, "log"), "bad"),
     *(({"revoked": Revocation(T, "x")}, Moment(T - 1, seen), "good") for seen in SEEN),
-    *(({"revoked": Revocation(T, "x")}, Moment(T, seen), "bad") for seen in SEEN),
+    ({"revoked": Revocation(T, "x")}, Moment(T, "log"), "bad"),
+    # Anybody may have an old signature stamped: that shows nothing bad of it, and nothing good.
+    ({"until_ms": UNTIL}, Moment(UNTIL, "timestamp"), "unknown"),
+    ({"until_ms": UNTIL}, Moment(UNTIL + HOUR, "timestamp", T), "unknown"),
+    ({"revoked": Revocation(T, "x")}, Moment(T, "timestamp", T - 1), "unknown"),
+    ({"from_ms": FROM, "until_ms": UNTIL}, Moment(UNTIL, "timestamp", T), "unknown"),
+    ({"until_ms": UNTIL}, Moment(UNTIL + HOUR, "timestamp", UNTIL), "bad"),
     # A witness counts for more than what the signer says, either way.
     ({"revoked": Revocation(T, "x")}, Moment(T + HOUR, "log", T - DAY), "bad"),
-    ({"until_ms": UNTIL}, Moment(UNTIL + HOUR, "timestamp", T), "bad"),
+    ({"until_ms": UNTIL}, Moment(UNTIL + HOUR, "log", T), "bad"),
     # Back-dated, or perhaps not: nobody can tell, so it is not good.
     ({"revoked": Revocation(T, "x")}, Moment(T + HOUR, "now", T - DAY), "unknown"),
     ({"revoked": Revocation(T, "x")}, Moment(T + HOUR, "now", None), "unknown"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,9 @@ def test_a_user_without_a_home_can_verify(
 def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
     for arguments, why in (
         ((*BY_KEY, *BY_LIST), "two answers to one question"),
+        ((*BY_KEY, "--root", "root.pem"), "not --key"),
+        ((*BY_KEY, "--least-serial", "5"), "not --key"),
+        (("--least-serial", "5"), "no list of trusted keys"),
         (("--root", "root.pem"), "--trust FILE"),
         (("--trust", "trust.json"), "--root FILE"),
         (("--trust", "trust.json", "--root", "key.pem"), "another root key"),
@@ -209,6 +213,38 @@ def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
         ((*BY_KEY, "--timestamp", "r.json"), "shows nothing without roots"),
     ):
         assert why in beddel("verify", "r.json", *arguments, code=2).err, arguments
+
+
+def test_what_was_given_to_judge_by_and_had_nothing_to_judge_is_said(
+    beddel: CommandLine, tmp_path: Path
+) -> None:
+    """Who removes the proof must not make the question disappear as well."""
+    by_log = (*BY_KEY, "--log-key", "log.pem")
+    assert "--log-key judged nothing" in beddel("verify", "r.json", *by_log).err
+    stamps = (*BY_KEY, "--timestamp-roots", "root.pem")
+    assert "--timestamp-roots judged nothing" in beddel("verify", "r.json", *stamps).err
+    write_proof(tmp_path)
+    assert beddel("verify", "r.json", *by_log).err == ""
+
+
+def test_what_was_kept_of_the_output_is_held_against_the_receipt(home: Home) -> None:
+    receipt, salted = home.work / "r.json", home.work / "s.json"
+    salt = home.work / "salt"
+    kept = Path(f"{receipt}.capture")
+    job = home.job("return 42")
+    assert home.run("run", job, "--capture", "--receipt", receipt).returncode == 0
+    assert home.run("run", job, "--capture", "--salt", salt, "--receipt", salted).returncode == 0
+    assert home.run("verify", receipt).returncode == 0
+    assert b"digest is salted" in home.run("verify", salted).stdout
+    assert home.run("verify", salted, "--salt-file", salt).stdout.count(b"capture") == 0
+    for path, more in ((receipt, ()), (salted, ("--salt-file", salt))):
+        with Path(f"{path}.capture").open("ab") as file:
+            file.write(b" ")
+        result = home.run("verify", path, *more)
+        assert result.returncode == 1
+        assert "is not what was kept of this run" in result.message
+    kept.unlink()
+    assert home.run("verify", receipt).returncode == 0
 
 
 def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: Path) -> None:
@@ -223,7 +259,9 @@ def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: 
     )
     assert "too few owners" in beddel("verify", "r.json", *needs, code=2).err
     mine = ("--signing-key", private)
+    (tmp_path / "r.json").chmod(0o600)
     answer = beddel("countersign", "r.json", *needs, *mine)
+    assert stat.S_IMODE((tmp_path / "r.json").stat().st_mode) == 0o600
     assert f"countersigned by {bob.key_id}: 2 signatures in r.json" in answer.err
     assert f"counter  {bob.key_id} (bob)" in beddel("verify", "r.json", *needs).out
     assert (
@@ -283,6 +321,11 @@ def test_a_folder_of_good_receipts(beddel: CommandLine, folder: Path) -> None:
     assert document["receipts"][0]["statement"] is None
     whole = beddel("verify", folder, *BY_LIST, "--json", "-v").json
     assert whole["receipts"][0]["statement"]["predicate"]["output"]
+
+
+def test_what_was_not_judged_in_a_folder_is_said(beddel: CommandLine, folder: Path) -> None:
+    answer = beddel("verify", folder, *BY_KEY)
+    assert "warning (3 of them)  the proof beside the receipt was not judged" in answer.err
 
 
 def _empty(path: Path) -> None:
