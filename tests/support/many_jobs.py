@@ -54,7 +54,7 @@ def run_scripts(scripts: Sequence[Script], *, timeout: float = 120) -> list[Said
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert done.returncode == 0, (done.returncode, done.stderr.decode("utf-8", "replace"))
     said = []
     for line in done.stdout.splitlines():
         fields = json.loads(line)
