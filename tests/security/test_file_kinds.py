@@ -16,6 +16,7 @@ from tests.support.capabilities import require
 from tests.support.cli import Home
 from tests.support.named_files import ALLOWED, WAYS, job_naming, load_each
 
+_DENIED = "JobError cannot read the code file NAME: Permission denied"
 NOT_REGULAR = "JobError the code file NAME is not a regular file"
 # name: how loading ends when the name, in a folder the job may use, is of that kind.
 KINDS = {
@@ -23,7 +24,8 @@ KINDS = {
     "fifo": NOT_REGULAR,
     "fifo with a writer": NOT_REGULAR,
     "/dev/zero": NOT_REGULAR,
-    "/dev/tty0": NOT_REGULAR,
+    # A device that only root may open.
+    "/dev/tty0": NOT_REGULAR if os.geteuid() == 0 else _DENIED,
     "zero": NOT_REGULAR,
     "socket": "JobError cannot read the code file NAME: No such device or address",
     "loop": "JobError cannot read the code file NAME: Too many levels of symbolic links",

@@ -6,6 +6,7 @@ tests/support/container.py), and what `doctor` says beforehand is what `exec` th
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -202,6 +203,9 @@ def test_every_profile_under_every_condition(
 )
 def test_javascript_runs_in_both(caller: Caller, conditions: tuple[str, ...]) -> None:
     needs_root(conditions)
+    if conditions == container.PODMAN and os.geteuid() != 0:
+        # As in no container: native code below a folder of an unknown user is not loaded.
+        pytest.skip("the folders above this installation belong to users it would not know")
     job = caller.home.job("return 6 * 7")
     done = inside(caller, conditions, "run", "-q", "--profile", "ultra-secure", str(job))
     assert (done.returncode, done.stdout) == (0, b"42\n"), done.message
