@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from types import FrameType
 
+    from beddel_cli.dsse import Signature
     from beddel_cli.execution import Asked, Execution, Runtime
     from beddel_cli.host import Host
     from beddel_cli.job import Job
@@ -329,9 +330,9 @@ def _sign_and_write(
         LedgerError: the end is not in the log. The receipt is written, without a proof.
         ReceiptWriteError: something could not be written.
     """
-    from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
+    from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_envelope, pae
     from beddel_cli.home import remove_stale, write_whole
-    from beddel_cli.receipt import make_predicate, make_statement
+    from beddel_cli.receipt import make_statement
 
     run = _describe(asked, ending, key, log, started)
     statement = make_statement(run)
@@ -347,13 +348,7 @@ def _sign_and_write(
     # `audit show --proof` makes it again from the log, which is on disk.
     write_whole(proof_path, proof, 0o600, synced=False)
     captured_path = _write_capture(run, receipt_path)
-    if asked.bundle is not None:
-        write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
-    if asked.predicate is not None:
-        write_whole(asked.predicate, make_predicate(run), 0o600)
-    # Last: the run has its receipt even where the copy of its memory finds no room.
-    if snapshot is not None and asked.heap_snapshot is not None:
-        write_whole(asked.heap_snapshot, snapshot, 0o600)
+    _write_further(asked, run, statement, signature, snapshot)
     return Finished(
         run_id=run.run_id,
         tenant=asked.tenant,
@@ -379,6 +374,22 @@ def _sign_and_write(
         cpu_ns=run.cpu_ns + _cpu_inside(ending.outcome),
         warnings=_warnings(ending),
     )
+
+
+def _write_further(
+    asked: Asked, run: Run, statement: bytes, signature: Signature, snapshot: bytes | None
+) -> None:
+    from beddel_cli.dsse import make_bundle
+    from beddel_cli.home import write_whole
+    from beddel_cli.receipt import make_predicate
+
+    if asked.bundle is not None:
+        write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
+    if asked.predicate is not None:
+        write_whole(asked.predicate, make_predicate(run), 0o600)
+    # Last: the run has its receipt even where the copy of its memory finds no room.
+    if snapshot is not None and asked.heap_snapshot is not None:
+        write_whole(asked.heap_snapshot, snapshot, 0o600)
 
 
 def _log_end(
