@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 # Before anything loads the bare parser: PyYAML's C module can be bound to one set of classes only,
 # and tests compare what we read with what the whole package makes of it.
 import yaml  # noqa: F401
+from hypothesis import settings
 
 # Tests import each other as `tests.…`. Putting the checkout on the path for that would hide the
 # installed package behind one that holds no guest, so only this folder gets a name.
@@ -23,6 +25,11 @@ if "tests" not in sys.modules:
 from beddel_cli.errors import BeddelError
 from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts
 from tests.support.cli import Home, Result
+
+# Many machines run these often, each with examples of its own: fewer each time, and in ten minutes.
+settings.register_profile("ci", max_examples=40, deadline=None, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
