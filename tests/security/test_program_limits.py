@@ -93,11 +93,12 @@ def test_memory(name: str, setting: Setting) -> None:
     )
     assert (answer.exit_code, answer.signal, answer.limit) == (None, 9, "memory")
     assert answer.stdout.head == b""
-    assert answer.usage.anonymous_peak_bytes is not None
     if setting.leaf:
+        # Looked at now and then, and the kernel may be quicker than the first look.
         assert answer.usage.memory_peak_bytes is not None
         assert answer.usage.memory_peak_bytes <= 65 * MIB
     else:
+        assert answer.usage.anonymous_peak_bytes is not None
         assert answer.usage.memory_peak_bytes is None
 
 
