@@ -162,8 +162,9 @@ def test_without_a_terminal_of_its_own_control_c_ends_the_run(
 
 def test_a_new_size_is_passed_on(caller: Caller, screen: Screen) -> None:
     code = (
-        "import os, signal\nsignal.signal(signal.SIGWINCH, lambda *_: None)\n"
-        "print('up', flush=True)\nsignal.pause()\nprint(tuple(os.get_terminal_size()))"
+        "import os, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})\n"
+        "print('up', flush=True)\nsignal.sigwait({signal.SIGWINCH})\n"
+        "print(tuple(os.get_terminal_size()))"
     )
     run = screen.run(caller, "--tty", "--", PYTHON, "-c", code)
     screen.read(b"up")
