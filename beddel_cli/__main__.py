@@ -62,7 +62,7 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
     secrets = any(name in os.environ for name in _SECRETS)
     # `explain` starts nothing, not even itself, and nothing that could look for a secret.
     if secrets and arguments[:1] != ["explain"]:
-        from beddel_cli.run_command import restart_or_explain
+        from beddel_cli.commands.run_command import restart_or_explain
 
         restart_or_explain()
     # All that is made now is needed to the end; going through it would copy every page of it that
@@ -73,7 +73,7 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
 
         plain = parse_plain(arguments[1:])
         if plain is not None:
-            from beddel_cli.run_command import run_command
+            from beddel_cli.commands.run_command import run_command
 
             return run_command(*plain, started_ns=started_ns)
     if arguments[:1] == ["exec"]:
@@ -81,7 +81,7 @@ def _run(arguments: list[str], *, started_ns: int) -> int:
 
         plain_exec = parse_plain_exec(arguments[1:])
         if plain_exec is not None:
-            from beddel_cli.run_command import exec_command
+            from beddel_cli.commands.run_command import exec_command
 
             return exec_command(*plain_exec, started_ns=started_ns)
     gc.enable()

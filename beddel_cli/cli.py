@@ -13,11 +13,20 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from beddel_cli import __version__, profile, replay_command
-from beddel_cli.audit_command import audit_app
-from beddel_cli.countersign_command import countersign, timestamp
+from beddel_cli import __version__, profile
+from beddel_cli.commands import replay_command
+from beddel_cli.commands.audit_command import audit_app
+from beddel_cli.commands.countersign_command import countersign, timestamp
+from beddel_cli.commands.keys_command import keys_app
+from beddel_cli.commands.run_command import (
+    check_platform,
+    exec_command,
+    in_github_actions,
+    make_asked,
+    run_command,
+)
+from beddel_cli.commands.verify_command import verify
 from beddel_cli.errors import BeddelError, UsageError
-from beddel_cli.keys_command import keys_app
 from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
 from beddel_cli.render import error_text, json_of_error
 from beddel_cli.render_explain import (
@@ -28,15 +37,7 @@ from beddel_cli.render_explain import (
     explanation_json_of_error,
     explanation_text,
 )
-from beddel_cli.run_command import (
-    check_platform,
-    exec_command,
-    in_github_actions,
-    make_asked,
-    run_command,
-)
 from beddel_cli.terminal import visible
-from beddel_cli.verify_command import verify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

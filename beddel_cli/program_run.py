@@ -226,7 +226,7 @@ def _may_fall_back(walls: Walls, rungs: tuple[str, ...]) -> bool:
 
 def _load_what_comes_after() -> None:
     """Import what tells of a run, while the program is being started."""
-    from beddel_cli import dsse, program_outcome, receipt  # noqa: F401
+    from beddel_cli.trust import dsse  # noqa: F401
 
 
 def _outer_terminal(asked: Asked) -> OuterTerminal | None:

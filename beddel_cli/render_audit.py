@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beddel_cli.checkpoint import make_proof, verifier_key
 from beddel_cli.errors import BeddelError, VerificationError
 from beddel_cli.figures import counted
-from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
-from beddel_cli.merkle import leaf_hash
+from beddel_cli.log.checkpoint import make_proof, verifier_key
+from beddel_cli.log.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
+from beddel_cli.log.merkle import leaf_hash
 from beddel_cli.render import object_of_error
 from beddel_cli.terminal import visible
 
 if TYPE_CHECKING:
-    from beddel_cli.audit import Judgement
-    from beddel_cli.ledger import Row
+    from beddel_cli.log.audit import Judgement
+    from beddel_cli.log.ledger import Row
 
 LIST_SCHEMA = "beddel-cli/audit-list/v1"
 SHOW_SCHEMA = "beddel-cli/audit-show/v1"

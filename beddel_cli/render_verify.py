@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import json
 
-from beddel_cli.evidence import moment_words
-from beddel_cli.instants import show_instant
 from beddel_cli.record import record
 from beddel_cli.render import error_text, object_of_error
 from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import json_for_terminal, visible
+from beddel_cli.trust.evidence import moment_words
+from beddel_cli.trust.instants import show_instant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from beddel_cli.countersign import Standing
     from beddel_cli.errors import BeddelError
-    from beddel_cli.evidence import Logged
-    from beddel_cli.trust import TrustedKey
-    from beddel_cli.trust_store import LoadedTrust
-    from beddel_cli.verify import Findings, VerifiedReceipt
+    from beddel_cli.trust.countersign import Standing
+    from beddel_cli.trust.evidence import Logged
+    from beddel_cli.trust.trust_list import TrustedKey
+    from beddel_cli.trust.trust_store import LoadedTrust
+    from beddel_cli.trust.verify import Findings, VerifiedReceipt
 
 SCHEMA = "beddel-cli/verify/v1"
 MANY_SCHEMA = "beddel-cli/verify-many/v1"

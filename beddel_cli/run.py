@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from types import FrameType
 
-    from beddel_cli.dsse import Signature
     from beddel_cli.execution import Asked, Execution, Runtime
     from beddel_cli.host import Host
     from beddel_cli.job import Job
-    from beddel_cli.keys import SigningKey
+    from beddel_cli.log.run_log import RunLog
     from beddel_cli.outcome import Outcome
     from beddel_cli.plan import Plan
     from beddel_cli.process.collect import Collection
     from beddel_cli.profile import Profile
     from beddel_cli.profile_comparison import Beyond
     from beddel_cli.receipt import Run
-    from beddel_cli.run_log import RunLog
+    from beddel_cli.trust.dsse import Signature
+    from beddel_cli.trust.keys import SigningKey
 
 
 @record
@@ -243,9 +243,9 @@ def beyond_built_in(profile: Profile) -> tuple[Beyond, ...]:
 def _open_keys_and_log(asked: Asked, started_at: int) -> tuple[str, SigningKey, RunLog]:
     """Give the home, the key that signs the receipt, and the log under a new run's id."""
     from beddel_cli.home import locate
-    from beddel_cli.key_environment import read_secrets
-    from beddel_cli.keys import load_log_key, load_signing_key
-    from beddel_cli.run_log import open_run_log
+    from beddel_cli.log.run_log import open_run_log
+    from beddel_cli.trust.key_environment import read_secrets
+    from beddel_cli.trust.keys import load_log_key, load_signing_key
 
     secrets = read_secrets(os.environ)
     home = locate(os.environ).home
@@ -330,9 +330,9 @@ def _sign_and_write(
         LedgerError: the end is not in the log. The receipt is written, without a proof.
         ReceiptWriteError: something could not be written.
     """
-    from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_envelope, pae
     from beddel_cli.home import remove_stale, write_whole
     from beddel_cli.receipt import make_statement
+    from beddel_cli.trust.dsse import PAYLOAD_TYPE, Signature, make_envelope, pae
 
     run = _describe(asked, ending, key, log, started)
     statement = make_statement(run)
@@ -379,9 +379,9 @@ def _sign_and_write(
 def _write_further(
     asked: Asked, run: Run, statement: bytes, signature: Signature, snapshot: bytes | None
 ) -> None:
-    from beddel_cli.dsse import make_bundle
     from beddel_cli.home import write_whole
     from beddel_cli.receipt import make_predicate
+    from beddel_cli.trust.dsse import make_bundle
 
     if asked.bundle is not None:
         write_whole(asked.bundle, make_bundle(statement, signature), 0o600)
@@ -496,7 +496,7 @@ def _receipt_path(home: str, run_id: str) -> str:
 
 
 def _public_key_path(home: str, key: SigningKey) -> str | None:
-    from beddel_cli.keys import PUBLIC_NAME
+    from beddel_cli.trust.keys import PUBLIC_NAME
 
     at_home = key.origin in ("home", "generated")
     return os.path.join(home, "keys", PUBLIC_NAME) if at_home else None

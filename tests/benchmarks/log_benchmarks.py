@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from beddel_cli.checkpoint import checkpoint_text, ed25519_key_hash
-from beddel_cli.keys import SigningKey, load_log_key
-from beddel_cli.ledger import open_ledger
-from beddel_cli.log_entry import finished_entry, started_entry
-from beddel_cli.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
+from beddel_cli.log.checkpoint import checkpoint_text, ed25519_key_hash
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.log_entry import finished_entry, started_entry
+from beddel_cli.log.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
+from beddel_cli.trust.keys import SigningKey, load_log_key
 
 AT = "2026-01-02T03:04:05.678Z"
 

@@ -24,10 +24,10 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]
 
-from beddel_cli.countersign import countersigned
-from beddel_cli.dsse import PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, make_envelope, pae
-from beddel_cli.keys import SigningKey, generate_key, load_public_key, load_signing_key
-from beddel_cli.verify import PREDICATE_TYPE, verify_envelope
+from beddel_cli.trust.countersign import countersigned
+from beddel_cli.trust.dsse import PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, make_envelope, pae
+from beddel_cli.trust.keys import SigningKey, generate_key, load_public_key, load_signing_key
+from beddel_cli.trust.verify import PREDICATE_TYPE, verify_envelope
 from tests.support.cli import Home
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
 from tests.support.trusted import entry, new_key, trust_file

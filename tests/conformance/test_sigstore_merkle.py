@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.ledger import open_ledger
-from beddel_cli.merkle import inclusion_path
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.merkle import inclusion_path
 from tests.support.capabilities import give_up
 from tests.support.logs import make_log
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.dsse import Signature, make_bundle, make_envelope, parse_envelope
 from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.keys import SigningKey, generate_key, load_public_key, load_signing_key
-from beddel_cli.verify import verify_envelope
+from beddel_cli.trust.dsse import Signature, make_bundle, make_envelope, parse_envelope
+from beddel_cli.trust.keys import SigningKey, generate_key, load_public_key, load_signing_key
+from beddel_cli.trust.verify import verify_envelope
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -209,7 +209,7 @@ def test_no_other_form_of_the_ecdsa_signature_verifies() -> None:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from beddel_cli.dsse import PAYLOAD_TYPE, pae
+    from beddel_cli.trust.dsse import PAYLOAD_TYPE, pae
 
     signature = SIGNATURES["p256"]
     for value in ecdsa_variants(signature.value):

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.countersign import judge_receipt
-from beddel_cli.dsse import TRUST_PAYLOAD_TYPE, make_envelope, parse_envelope
 from beddel_cli.errors import TrustError, UnverifiableError, VerificationError
-from beddel_cli.evidence import check_proof
-from beddel_cli.instants import parse_instant, show_instant
-from beddel_cli.trust import (
+from beddel_cli.trust.countersign import judge_receipt
+from beddel_cli.trust.dsse import TRUST_PAYLOAD_TYPE, make_envelope, parse_envelope
+from beddel_cli.trust.evidence import check_proof
+from beddel_cli.trust.instants import parse_instant, show_instant
+from beddel_cli.trust.trust_list import (
     ROLES,
     Moment,
     Revocation,
@@ -22,7 +22,7 @@ from beddel_cli.trust import (
     parse_trust,
     sign_trust,
 )
-from beddel_cli.verify import verify_envelope
+from beddel_cli.trust.verify import verify_envelope
 from tests.support.statements import sign
 from tests.support.trusted import (
     DAY,

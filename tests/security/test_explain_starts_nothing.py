@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.keys import generate_key
+from beddel_cli.trust.keys import generate_key
 from tests.support import block_syscalls, watch_audit
 from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home, Result

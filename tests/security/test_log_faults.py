@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.audit import Judgement, judge_log
-from beddel_cli.checkpoint import verify_proof
-from beddel_cli.keys import load_log_key, load_public_key
-from beddel_cli.ledger import open_ledger, open_log_file
-from beddel_cli.log_entry import parse_entry
+from beddel_cli.log.audit import Judgement, judge_log
+from beddel_cli.log.checkpoint import verify_proof
+from beddel_cli.log.ledger import open_ledger, open_log_file
+from beddel_cli.log.log_entry import parse_entry
+from beddel_cli.trust.keys import load_log_key, load_public_key
 from tests.support import drop_capabilities, log_writer
 from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home, Result

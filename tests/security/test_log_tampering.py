@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.audit import Judgement, judge_log
-from beddel_cli.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from beddel_cli.errors import UnverifiableError
-from beddel_cli.keys import SigningKey, load_log_key
-from beddel_cli.ledger import open_ledger, open_log_file
-from beddel_cli.ledger_file import DamagedError
+from beddel_cli.log.audit import Judgement, judge_log
+from beddel_cli.log.checkpoint import Checkpoint, parse_checkpoint, parse_note
+from beddel_cli.log.ledger import open_ledger, open_log_file
+from beddel_cli.log.ledger_file import DamagedError
+from beddel_cli.trust.keys import SigningKey, load_log_key
 from tests.support.logs import Forger, fill, log_path, make_log, public_of, run_entries
 
 RUNS = 8

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beddel_cli.keys import load_public_key
-from beddel_cli.verify import verify_envelope
+from beddel_cli.trust.keys import load_public_key
+from beddel_cli.trust.verify import verify_envelope
 
 COMMAND = (sys.executable, "-m", "beddel_cli")
 # Far above any run; reached only by a command that hangs, which is then a failure.

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from beddel_cli.errors import BeddelError
-from beddel_cli.keys import load_log_key
-from beddel_cli.ledger import open_ledger
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.trust.keys import load_log_key
 
 AT = "2026-01-02T03:04:05.000Z"
 

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from beddel_cli.checkpoint import checkpoint_text, ed25519_key_hash
-from beddel_cli.keys import PublicKey, SigningKey, load_log_key, load_public_key
-from beddel_cli.ledger import Ledger, open_ledger
-from beddel_cli.log_entry import finished_entry, started_entry
-from beddel_cli.merkle import GrowingTree, leaf_hash
+from beddel_cli.log.checkpoint import checkpoint_text, ed25519_key_hash
+from beddel_cli.log.ledger import Ledger, open_ledger
+from beddel_cli.log.log_entry import finished_entry, started_entry
+from beddel_cli.log.merkle import GrowingTree, leaf_hash
+from beddel_cli.trust.keys import PublicKey, SigningKey, load_log_key, load_public_key
 
 AT = "2026-01-02T03:04:{:02d}.000Z"
 

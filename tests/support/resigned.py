@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from beddel_cli.keys import load_signing_key
+from beddel_cli.trust.keys import load_signing_key
 from tests.support.cli import Home
 from tests.support.statements import signed
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from beddel_cli.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
-from beddel_cli.keys import SigningKey
-from beddel_cli.verify import PREDICATE_TYPE, STATEMENT_TYPE
+from beddel_cli.trust.dsse import PAYLOAD_TYPE, Signature, make_bundle, make_envelope, pae
+from beddel_cli.trust.keys import SigningKey
+from beddel_cli.trust.verify import PREDICATE_TYPE, STATEMENT_TYPE
 
 JOB = b"beddel: 1\nid: one\nruntime: javascript\ncode: return 42\n"
 OUTPUT = b"42"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beddel_cli.checkpoint import (
+from beddel_cli.log.checkpoint import (
     NoteSignature,
     checkpoint_text,
     ed25519_key_hash,
@@ -12,11 +12,17 @@ from beddel_cli.checkpoint import (
     make_proof,
     raw_public_key,
 )
-from beddel_cli.instants import parse_instant, show_instant
-from beddel_cli.keys import PublicKey, SigningKey, generate_key, load_public_key, load_signing_key
-from beddel_cli.log_entry import finished_entry
-from beddel_cli.merkle import inclusion_path, leaf_hash, node_hash, subtree_root
-from beddel_cli.trust import Trust, TrustedKey, sign_trust
+from beddel_cli.log.log_entry import finished_entry
+from beddel_cli.log.merkle import inclusion_path, leaf_hash, node_hash, subtree_root
+from beddel_cli.trust.instants import parse_instant, show_instant
+from beddel_cli.trust.keys import (
+    PublicKey,
+    SigningKey,
+    generate_key,
+    load_public_key,
+    load_signing_key,
+)
+from beddel_cli.trust.trust_list import Trust, TrustedKey, sign_trust
 from tests.support.statements import as_payload, make_statement
 
 NOW = parse_instant("2026-11-22T12:00:00Z")

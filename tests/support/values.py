@@ -9,7 +9,6 @@ from beddel_cli.host import Finding, Host
 from beddel_cli.isolate.frames import NO_TRAP_CODE, SETTLED, Ready, Report, Request
 from beddel_cli.isolate.supervisor import Answer, Observed, WorkerUsage
 from beddel_cli.job import CodePlace, Job
-from beddel_cli.keys import SigningKey
 from beddel_cli.limits import Limits
 from beddel_cli.outcome import Outcome
 from beddel_cli.plan import Plan, Wishes, make_plan
@@ -17,6 +16,7 @@ from beddel_cli.process.program import ProgramAnswer, Stream, TreeUsage
 from beddel_cli.profile import PROTECTIONS, Profile
 from beddel_cli.record import changed
 from beddel_cli.run import Finished
+from beddel_cli.trust.keys import SigningKey
 
 MIB = 1 << 20
 LIMITS = Limits(

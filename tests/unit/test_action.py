@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from beddel_cli.github_actions import ONLY_THIS_RUN
-from beddel_cli.keys import generate_key, load_public_key
 from beddel_cli.receipt import PREDICATE_TYPE
+from beddel_cli.trust.keys import generate_key, load_public_key
 from tests.support.cli import Home
 from tests.support.github_runner import ACTION, Job, Runner
 

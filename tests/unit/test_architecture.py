@@ -43,32 +43,55 @@ ALLOWED: dict[str, set[str]] = {
     "files": BOTTOM,
     "leftovers": set(),
     "home": {*BOTTOM, "leftovers"},
-    "signing": BOTTOM,
-    "keys": {*BOTTOM, "home", "signing"},
-    "key_environment": BOTTOM,
-    "dsse": BOTTOM,
-    "merkle": {"errors"},
-    "checkpoint": {*BOTTOM, "merkle"},
-    "log_entry": {*BOTTOM, "checkpoint", "json_strict", "salted_digest"},
-    "sqlite_core": set(),
-    "ledger_file": {"errors", "home", "sqlite_core"},
-    "ledger": {*BOTTOM, "checkpoint", "home", "ledger_file", "merkle", "sqlite_core"},
-    "run_log": {"checkpoint", "errors", "ledger", "log_entry"},
-    "audit": {*BOTTOM, "checkpoint", "log_entry", "merkle"},
-    "audit_anchor": {*BOTTOM, "checkpoint", "home"},
-    "render_audit": {
-        *("checkpoint", "errors", "figures", "log_entry", "merkle", "render", "terminal"),
+    "trust.signing": BOTTOM,
+    "trust.keys": {*BOTTOM, "home", "trust.signing"},
+    "trust.key_environment": BOTTOM,
+    "trust.dsse": BOTTOM,
+    "log.merkle": {"errors"},
+    "log.checkpoint": {*BOTTOM, "log.merkle"},
+    "log.log_entry": {*BOTTOM, "log.checkpoint", "json_strict", "salted_digest"},
+    "log.sqlite_core": set(),
+    "log.ledger_file": {"errors", "home", "log.sqlite_core"},
+    "log.ledger": {
+        *BOTTOM,
+        "log.checkpoint",
+        "home",
+        "log.ledger_file",
+        "log.merkle",
+        "log.sqlite_core",
     },
-    "verify": {*BOTTOM, "dsse", "json_strict", "salted_digest"},
-    "instants": set(),
-    "trust": {*BOTTOM, "dsse", "instants", "json_strict", "keys"},
-    "countersign": {*BOTTOM, "dsse", "instants", "trust"},
-    "evidence": {*BOTTOM, "checkpoint", "instants", "log_entry", "trust"},
-    "timestamps": {"errors"},
-    "when": {"errors", "instants"},
-    "key_files": {*BOTTOM, "home", "keys"},
-    "trust_store": {*BOTTOM, "files", "home", "keys", "trust"},
-    "render_verify": {*("evidence", "instants", "record", "render", "salted_digest", "terminal")},
+    "log.run_log": {"log.checkpoint", "errors", "log.ledger", "log.log_entry"},
+    "log.audit": {*BOTTOM, "log.checkpoint", "log.log_entry", "log.merkle"},
+    "log.audit_anchor": {*BOTTOM, "log.checkpoint", "home"},
+    "render_audit": {
+        *(
+            "log.checkpoint",
+            "errors",
+            "figures",
+            "log.log_entry",
+            "log.merkle",
+            "render",
+            "terminal",
+        ),
+    },
+    "trust.verify": {*BOTTOM, "trust.dsse", "json_strict", "salted_digest"},
+    "trust.instants": set(),
+    "trust.trust_list": {*BOTTOM, "trust.dsse", "trust.instants", "json_strict", "trust.keys"},
+    "trust.countersign": {*BOTTOM, "trust.dsse", "trust.instants", "trust.trust_list"},
+    "trust.evidence": {
+        *BOTTOM,
+        "log.checkpoint",
+        "trust.instants",
+        "log.log_entry",
+        "trust.trust_list",
+    },
+    "trust.timestamps": {"errors"},
+    "trust.when": {"errors", "trust.instants"},
+    "trust.key_files": {*BOTTOM, "home", "trust.keys"},
+    "trust.trust_store": {*BOTTOM, "files", "home", "trust.keys", "trust.trust_list"},
+    "render_verify": {
+        *("trust.evidence", "trust.instants", "record", "render", "salted_digest", "terminal")
+    },
     "job": {
         *BOTTOM,
         "process.mount_rules",
@@ -86,6 +109,8 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
     "isolate.frames": {"record"},
     "process": set(),
+    "log": set(),
+    "trust": set(),
     "process.program": {"record"},
     "process.cgroup": {"record"},
     "process.tree": {"record"},
@@ -193,7 +218,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "program_outcome": {"limits", "outcome", "record"},
     "program_run": {
-        *("dsse", "errors", "execution", "files", "home", "job", "receipt"),
+        *("trust.dsse", "errors", "execution", "files", "home", "job", "receipt"),
         *("program_host", "program_outcome", "program_request"),
         *("process.cgroup", "process.collect", "process.collect_rules", "process.launch"),
         *("process.landlock_rung", "process.landlock_terms"),
@@ -207,14 +232,32 @@ STARTERS = {
     *("process.guardian", "process.landlock_rung"),
 }
 PURE = (
-    *("limits", "plan", "outcome", "receipt", "shape", "json_strict", "render", "options", "dsse"),
+    *(
+        "limits",
+        "plan",
+        "outcome",
+        "receipt",
+        "shape",
+        "json_strict",
+        "render",
+        "options",
+        "trust.dsse",
+    ),
     *("profile_comparison", "explain", "render_explain", "render_profiles"),
     *("repetition", "replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
-    *("merkle", "checkpoint", "log_entry", "audit", "render_audit"),
+    *("log.merkle", "log.checkpoint", "log.log_entry", "log.audit", "render_audit"),
     *("process.landlock_terms",),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
-    *("instants", "trust", "countersign", "evidence", "timestamps", "render_verify", "when"),
+    *(
+        "trust.instants",
+        "trust.trust_list",
+        "trust.countersign",
+        "trust.evidence",
+        "trust.timestamps",
+        "render_verify",
+        "trust.when",
+    ),
 )
 # Of `os`, what only puts a number into words.
 WORDS_OF_OS = {"strerror"}
@@ -292,11 +335,9 @@ def test_imports_point_one_way(name: str) -> None:
 
 
 def test_every_module_has_its_arrows_or_is_part_of_the_shell() -> None:
-    shell = {"", "__init__", "__main__", "cli", "run", "run_command", "guests", "isolate"}
-    shell |= {"audit_command", "explain_job", "replay_command", "verify_command"}
-    shell |= {"keys_command", "countersign_command", "trusted_keys_command"}
+    shell = {"", "__init__", "__main__", "cli", "run", "explain_job", "guests", "isolate"}
     unlisted = {name for name in SOURCES if name not in ALLOWED and name not in shell}
-    assert {name for name in unlisted if not name.startswith("isolate.")} == set()
+    assert {name for name in unlisted if not name.startswith(("isolate.", "commands"))} == set()
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
@@ -346,12 +387,12 @@ def starts_processes(name: str) -> bool:
 def test_only_the_walls_start_processes_and_the_environment_module_starts_itself_over() -> None:
     starting = {name for name in SOURCES if starts_processes(name)}
     assert starting == {
-        *("isolate.supervisor", "process.init", "process.launch", "key_environment"),
+        *("isolate.supervisor", "process.init", "process.launch", "trust.key_environment"),
         # git, to keep a checkpoint in a repository.
-        "audit_anchor",
+        "log.audit_anchor",
         *("process.guardian", "process.landlock_rung"),
     }
-    assert "execve" in attributes("key_environment", "os")
+    assert "execve" in attributes("trust.key_environment", "os")
 
 
 def prints_or_exits(name: str) -> bool:
@@ -366,11 +407,16 @@ def prints_or_exits(name: str) -> bool:
 def test_only_the_command_line_prints_or_exits() -> None:
     assert {name for name in SOURCES if prints_or_exits(name)} == {
         "__main__",
-        "audit_command",
+        "commands.audit_command",
         "cli",
-        "replay_command",
-        "run_command",
-        *("verify_command", "keys_command", "countersign_command", "trusted_keys_command"),
+        "commands.replay_command",
+        "commands.run_command",
+        *(
+            "commands.verify_command",
+            "commands.keys_command",
+            "commands.countersign_command",
+            "commands.trusted_keys_command",
+        ),
     }
 
 
@@ -393,7 +439,7 @@ HEAVY = {
     *("pathlib", "tempfile", "shutil", "logging", "socket", "ssl", "urllib", "uuid", "datetime"),
     *("difflib", "argparse", "asyncio", "random", "traceback"),
 }
-SHELL_OF_TYPER = {"beddel_cli.cli", "beddel_cli.verify", "beddel_cli.isolate.wasm"}
+SHELL_OF_TYPER = {"beddel_cli.cli", "beddel_cli.trust.verify", "beddel_cli.isolate.wasm"}
 ONLY_ON_GITHUB = "beddel_cli.github_actions"
 OF_PROGRAMS = ("beddel_cli.process", "beddel_cli.program_")
 OF_ISOLATES = {

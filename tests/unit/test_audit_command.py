@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.audit_anchor import append_to_file, notes_in, read_anchors, send_to_syslog
-from beddel_cli.checkpoint import parse_note, verify_checkpoint, verify_proof
 from beddel_cli.errors import LedgerError, UnverifiableError, VerificationError
-from beddel_cli.keys import load_public_key
-from beddel_cli.ledger import open_ledger
+from beddel_cli.log.audit_anchor import append_to_file, notes_in, read_anchors, send_to_syslog
+from beddel_cli.log.checkpoint import parse_note, verify_checkpoint, verify_proof
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.trust.keys import load_public_key
 from tests.support.capabilities import give_up
 from tests.support.cli import Home
 from tests.support.logs import Forger, fill, log_path, make_log, public_of, run_entries
@@ -282,7 +282,7 @@ def test_what_cannot_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     code = (
         "import resource, signal, sys\n"
-        "from beddel_cli.audit_anchor import append_to_file\n"
+        "from beddel_cli.log.audit_anchor import append_to_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "append_to_file(sys.argv[1], sys.stdin.buffer.read())\n"

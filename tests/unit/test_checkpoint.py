@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.checkpoint import (
+from beddel_cli.errors import BeddelError, UnverifiableError, VerificationError
+from beddel_cli.log.checkpoint import (
     MAX_NOTE_BYTES,
     MAX_PROOF_BYTES,
     Checkpoint,
@@ -28,9 +29,14 @@ from beddel_cli.checkpoint import (
     verify_checkpoint,
     verify_proof,
 )
-from beddel_cli.errors import BeddelError, UnverifiableError, VerificationError
-from beddel_cli.keys import PublicKey, SigningKey, generate_key, load_public_key, load_signing_key
-from beddel_cli.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from beddel_cli.log.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from beddel_cli.trust.keys import (
+    PublicKey,
+    SigningKey,
+    generate_key,
+    load_public_key,
+    load_signing_key,
+)
 
 # golang.org/x/mod/sumdb/note, the package's own example: key, text and signature.
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

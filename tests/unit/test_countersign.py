@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.countersign import claimed_time, countersigned, judge_receipt, maker
-from beddel_cli.dsse import MAX_SIGNATURES, Signature, make_envelope, parse_envelope
 from beddel_cli.errors import UnverifiableError, UsageError, VerificationError
-from beddel_cli.keys import SigningKey
-from beddel_cli.trust import Moment, Revocation, Trust
-from beddel_cli.verify import VerifiedReceipt, verify_envelope
+from beddel_cli.trust.countersign import claimed_time, countersigned, judge_receipt, maker
+from beddel_cli.trust.dsse import MAX_SIGNATURES, Signature, make_envelope, parse_envelope
+from beddel_cli.trust.keys import SigningKey
+from beddel_cli.trust.trust_list import Moment, Revocation, Trust
+from beddel_cli.trust.verify import VerifiedReceipt, verify_envelope
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
 from tests.support.trusted import DAY, HOUR, NOW, entry, make_trust, new_key, payload_at, public
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.dsse import (
+from beddel_cli.errors import UnverifiableError, VerificationError
+from beddel_cli.trust.dsse import (
     BUNDLE_MEDIA_TYPE,
     MAX_ENVELOPE_BYTES,
     MAX_SIGNATURES,
@@ -23,7 +24,6 @@ from beddel_cli.dsse import (
     pae,
     parse_envelope,
 )
-from beddel_cli.errors import UnverifiableError, VerificationError
 
 PAYLOAD = b'{"a":"\xc3\xb6"}'
 SIGNATURE = Signature("0a1b", b"\x30\x01\xff")

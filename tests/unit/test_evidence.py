@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.evidence import Logged, check_proof, choose_moment, moment_words
-from beddel_cli.trust import Revocation
+from beddel_cli.trust.evidence import Logged, check_proof, choose_moment, moment_words
+from beddel_cli.trust.trust_list import Revocation
 from tests.support.trusted import (
     DAY,
     HOUR,

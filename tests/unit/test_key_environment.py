@@ -14,14 +14,14 @@ import pytest
 
 from beddel_cli.__main__ import _SECRETS
 from beddel_cli.errors import SigningKeyError
-from beddel_cli.key_environment import SECRET_VARIABLES, Secrets, read_secrets
-from beddel_cli.keys import load_signing_key
+from beddel_cli.trust.key_environment import SECRET_VARIABLES, Secrets, read_secrets
+from beddel_cli.trust.keys import load_signing_key
 from tests.support.cli import COMMAND, Home
 
 WORDS = "correct horse 5d0e battery staple"
 SHOW = """
 import json, os
-from beddel_cli.key_environment import read_secrets, restart_without_secrets
+from beddel_cli.trust.key_environment import read_secrets, restart_without_secrets
 restart_without_secrets(os.environ)
 before = open("/proc/self/environ").read()
 found = read_secrets(os.environ)

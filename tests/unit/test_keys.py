@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from beddel_cli import keys, signing
 from beddel_cli.errors import HomeError, SigningKeyError, UnverifiableError, VerificationError
-from beddel_cli.keys import (
+from beddel_cli.trust import keys, signing
+from beddel_cli.trust.keys import (
     MAX_KEY_BYTES,
     generate_key,
     load_public_key,
@@ -29,7 +29,7 @@ from beddel_cli.keys import (
 )
 
 if TYPE_CHECKING:
-    from beddel_cli.signing import Kind
+    from beddel_cli.trust.signing import Kind
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -409,7 +409,7 @@ def test_full_disk_leaves_no_half_key(home: Path) -> None:
     code = (
         "import os, sys\n"
         "from beddel_cli.errors import SigningKeyError\n"
-        "from beddel_cli.keys import load_signing_key\n"
+        "from beddel_cli.trust.keys import load_signing_key\n"
         "home = sys.argv[1]; os.chmod(home, 0o700); os.mkdir(home + '/keys', 0o700)\n"
         "big = open(home + '/big', 'wb', buffering=0)\n"
         "try:\n"
@@ -458,7 +458,7 @@ def test_python_without_libcrypto_signs_too(home: Path, private: Path) -> None:
     code = (
         "import hashlib, sys\n"
         "sys.modules['_hashlib'] = None\n"
-        "from beddel_cli.keys import load_signing_key, load_public_key\n"
+        "from beddel_cli.trust.keys import load_signing_key, load_public_key\n"
         "key = load_signing_key(sys.argv[1])\n"
         "load_public_key(key.public_pem).verify(key.sign(b'x'), b'x')\n"
         "print(type(key.private).__name__, key.key_id)\n"
@@ -561,9 +561,9 @@ def test_hot_path_imports_nothing_dear(home: Path, private: Path) -> None:
     dear += ["subprocess", "tempfile", "typing"]
     code = (
         "import sys; before = set(sys.modules)\n"
-        "import beddel_cli.dsse, beddel_cli.verify\n"
+        "import beddel_cli.trust.dsse, beddel_cli.trust.verify\n"
         "from beddel_cli.home import locate\n"
-        "from beddel_cli.keys import load_signing_key\n"
+        "from beddel_cli.trust.keys import load_signing_key\n"
         "locate({'BEDDEL_HOME': sys.argv[1], 'BEDDEL_CACHE_DIR': '/c'})\n"
         "key = load_signing_key(sys.argv[1]); key.sign(b'x')\n"
         f"print(key.origin, sorted((set(sys.modules) - before) & set({dear!r})))\n"

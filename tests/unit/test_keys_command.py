@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from beddel_cli import keys as keys_module
-from beddel_cli.instants import parse_instant
-from beddel_cli.keys import SigningKey, generate_key, load_log_key, load_signing_key
-from beddel_cli.trust import parse_trust
+from beddel_cli.trust import keys as keys_module
+from beddel_cli.trust.instants import parse_instant
+from beddel_cli.trust.keys import SigningKey, generate_key, load_log_key, load_signing_key
+from beddel_cli.trust.trust_list import parse_trust
 from tests.support.command import CommandLine
 from tests.support.statements import signed
 from tests.support.trusted import new_key, payload_at, public

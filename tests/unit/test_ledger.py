@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli import ledger as ledger_module
-from beddel_cli import ledger_file
-from beddel_cli.checkpoint import parse_checkpoint, parse_note, verify_checkpoint
 from beddel_cli.errors import HomeError, LedgerError
-from beddel_cli.keys import load_log_key
-from beddel_cli.ledger import (
+from beddel_cli.log import ledger as ledger_module
+from beddel_cli.log import ledger_file
+from beddel_cli.log.checkpoint import parse_checkpoint, parse_note, verify_checkpoint
+from beddel_cli.log.ledger import (
     MAX_ENTRY_BYTES,
     Row,
     is_tenant,
@@ -24,8 +23,9 @@ from beddel_cli.ledger import (
     open_log_file,
     tenants,
 )
-from beddel_cli.ledger_file import DamagedError, journal_mode_on
-from beddel_cli.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
+from beddel_cli.log.ledger_file import DamagedError, journal_mode_on
+from beddel_cli.log.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
+from beddel_cli.trust.keys import load_log_key
 from tests.support.logs import Forger, fill, log_path, make_log, public_of
 
 
@@ -404,7 +404,7 @@ def test_functools_stays_what_it_is() -> None:
     code = (
         "import sys\n"
         "assert 'functools' not in sys.modules, 'the control'\n"
-        "import beddel_cli.ledger\n"
+        "import beddel_cli.log.ledger\n"
         "assert 'functools' not in sys.modules and 'collections' not in sys.modules\n"
         "import functools\n"
         "print(functools.partial(int, '7')(), functools.lru_cache(3)(len)('abc'))\n"

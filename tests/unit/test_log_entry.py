@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.checkpoint import Checkpoint, ProvenEntry
 from beddel_cli.errors import VerificationError
-from beddel_cli.log_entry import (
+from beddel_cli.log.checkpoint import Checkpoint, ProvenEntry
+from beddel_cli.log.log_entry import (
     MAX_ENTRY_BYTES,
     finished_entry,
     parse_entry,

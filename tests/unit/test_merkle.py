@@ -12,7 +12,7 @@ from pymerkle import verify_consistency as foreign_consistency
 from pymerkle import verify_inclusion as foreign_inclusion
 
 from beddel_cli.errors import VerificationError
-from beddel_cli.merkle import (
+from beddel_cli.log.merkle import (
     EMPTY_ROOT,
     GrowingTree,
     completed_nodes,

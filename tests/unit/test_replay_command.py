@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.keys import load_signing_key
-from beddel_cli.trust import Revocation, TrustedKey
+from beddel_cli.trust.keys import load_signing_key
+from beddel_cli.trust.trust_list import Revocation, TrustedKey
 from tests.support.capabilities import require
 from tests.support.cli import Home, Result, has_traceback
 from tests.support.resigned import resigned, statement_of

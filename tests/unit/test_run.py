@@ -12,8 +12,8 @@ import pytest
 
 from beddel_cli import run
 from beddel_cli.execution import Terminated
-from beddel_cli.key_environment import Secrets
-from beddel_cli.keys import generate_key, load_public_key
+from beddel_cli.trust.key_environment import Secrets
+from beddel_cli.trust.keys import generate_key, load_public_key
 from tests.support.cli import Home
 
 

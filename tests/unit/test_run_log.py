@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.audit import Judgement, judge_log
-from beddel_cli.checkpoint import verify_proof
-from beddel_cli.dsse import parse_envelope
-from beddel_cli.keys import local_log_keys
-from beddel_cli.ledger import open_ledger
-from beddel_cli.log_entry import parse_entry, verify_logged
+from beddel_cli.log.audit import Judgement, judge_log
+from beddel_cli.log.checkpoint import verify_proof
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.log_entry import parse_entry, verify_logged
+from beddel_cli.trust.dsse import parse_envelope
+from beddel_cli.trust.keys import local_log_keys
 from tests.support import processes
 from tests.support.capabilities import require
 from tests.support.cli import Home

@@ -18,7 +18,7 @@ from beddel_cli.outcome import ConsoleLine, Outcome
 from beddel_cli.process.program import Stream
 from beddel_cli.record import changed
 from beddel_cli.salted_digest import check_salt, digest_set, digest_text
-from beddel_cli.verify import check_expectations, verify_envelope
+from beddel_cli.trust.verify import check_expectations, verify_envelope
 from tests.support import values
 from tests.support.capabilities import require
 from tests.support.cli import Home
@@ -109,7 +109,7 @@ def test_with_a_salt_no_guess_at_the_jobs_data_can_be_tried(home: Home) -> None:
 def test_the_holder_of_the_salt_can_verify_and_replay(home: Home) -> None:
     job = home.job("return input", input="yes")
     receipt, salt = salted_run(home, job)
-    from beddel_cli.keys import load_public_key
+    from beddel_cli.trust.keys import load_public_key
 
     def in_the_log(data: bytes) -> bool:
         files = (home.home / "logs").rglob("*")

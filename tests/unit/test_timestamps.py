@@ -15,16 +15,16 @@ from time import time_ns
 
 import pytest
 
-from beddel_cli.dsse import make_envelope, parse_envelope
 from beddel_cli.errors import BeddelError, UnverifiableError, VerificationError
-from beddel_cli.timestamps import (
+from beddel_cli.trust.dsse import make_envelope, parse_envelope
+from beddel_cli.trust.timestamps import (
     MAX_TOKEN_BYTES,
     TimestampError,
     check_reply,
     check_stamp,
     make_query,
 )
-from beddel_cli.trust import Revocation
+from beddel_cli.trust.trust_list import Revocation
 from tests.support.command import CommandLine
 from tests.support.statements import sign
 from tests.support.timestamp_authority import Authority

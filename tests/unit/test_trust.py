@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beddel_cli.dsse import (
+from beddel_cli.errors import TrustError, VerificationError
+from beddel_cli.record import changed
+from beddel_cli.trust.dsse import (
     PAYLOAD_TYPE,
     TRUST_PAYLOAD_TYPE,
     Signature,
@@ -16,10 +18,8 @@ from beddel_cli.dsse import (
     make_envelope,
     pae,
 )
-from beddel_cli.errors import TrustError, VerificationError
-from beddel_cli.keys import SigningKey
-from beddel_cli.record import changed
-from beddel_cli.trust import (
+from beddel_cli.trust.keys import SigningKey
+from beddel_cli.trust.trust_list import (
     CLOCKS_DIFFER_MS,
     MAX_KEYS,
     MAX_TRUST_BYTES,
@@ -38,12 +38,12 @@ from beddel_cli.trust import (
     trust_payload,
     with_entry,
 )
-from beddel_cli.verify import verify_envelope
+from beddel_cli.trust.verify import verify_envelope
 from tests.support.statements import signed
 from tests.support.trusted import DAY, HOUR, NOW, entry, make_trust, new_key, public, trust_file
 
 if TYPE_CHECKING:
-    from beddel_cli.trust import Source
+    from beddel_cli.trust.trust_list import Source
 
 ROOT, KEY, OTHER, LOG = new_key(), new_key(), new_key("ed25519"), new_key("ed25519")
 GOOD = make_trust(

@@ -12,9 +12,9 @@ import pytest
 
 from beddel_cli.errors import JobError, NotFoundError, TrustError
 from beddel_cli.home import open_folder
-from beddel_cli.keys import SigningKey
-from beddel_cli.trust import MAX_TRUST_BYTES
-from beddel_cli.trust_store import home_root, load_home_trust, load_trust
+from beddel_cli.trust.keys import SigningKey
+from beddel_cli.trust.trust_list import MAX_TRUST_BYTES
+from beddel_cli.trust.trust_store import home_root, load_home_trust, load_trust
 from tests.support.trusted import DAY, NOW, entry, new_key, public, trust_file
 
 ROOT, KEY = new_key("ed25519"), new_key()

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from beddel_cli.dsse import make_bundle, make_envelope
 from beddel_cli.errors import UnverifiableError, UsageError, VerificationError
-from beddel_cli.keys import PublicKey, SigningKey, generate_key, load_public_key, load_signing_key
 from beddel_cli.outcome import REASONS
-from beddel_cli.verify import (
+from beddel_cli.trust.dsse import make_bundle, make_envelope
+from beddel_cli.trust.keys import (
+    PublicKey,
+    SigningKey,
+    generate_key,
+    load_public_key,
+    load_signing_key,
+)
+from beddel_cli.trust.verify import (
     PREDICATE_FAMILY,
     STATUSES,
     Mismatch,

@@ -11,10 +11,10 @@ from time import time_ns
 
 import pytest
 
-from beddel_cli.audit_anchor import append_to_file
-from beddel_cli.dsse import make_envelope
-from beddel_cli.keys import generate_key, load_signing_key
-from beddel_cli.trust import Revocation
+from beddel_cli.log.audit_anchor import append_to_file
+from beddel_cli.trust.dsse import make_envelope
+from beddel_cli.trust.keys import generate_key, load_signing_key
+from beddel_cli.trust.trust_list import Revocation
 from tests.support.cli import Home
 from tests.support.command import CommandLine
 from tests.support.statements import JOB, as_payload, bundled, make_statement, sign, signed

@@ -18,7 +18,7 @@ from beddel_cli.home import (
     shell_word,
 )
 from beddel_cli.record import record
-from beddel_cli.signing import (
+from beddel_cli.trust.signing import (
     cryptography_key,
     kind_name,
     libcrypto_key,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from beddel_cli.home import Folder
-    from beddel_cli.signing import CryptographyKey, Kind, LibcryptoKey
+    from beddel_cli.trust.signing import CryptographyKey, Kind, LibcryptoKey
 
     Origin = Literal["generated", "home", "file", "environment"]
 

@@ -10,7 +10,7 @@ import os
 
 from beddel_cli.errors import ReceiptWriteError, SigningKeyError
 from beddel_cli.home import create_once, explain_write, open_folder, replace
-from beddel_cli.keys import (
+from beddel_cli.trust.keys import (
     PRIVATE_NAME,
     PUBLIC_NAME,
     generate_key,
@@ -21,8 +21,8 @@ from beddel_cli.keys import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from beddel_cli.home import Folder
-    from beddel_cli.keys import SigningKey
-    from beddel_cli.signing import Kind
+    from beddel_cli.trust.keys import SigningKey
+    from beddel_cli.trust.signing import Kind
 
 
 def new_key(kind: Kind, passphrase: str | None) -> tuple[bytes, SigningKey]:

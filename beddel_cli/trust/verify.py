@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 
-from beddel_cli.dsse import PAYLOAD_TYPE, pae, parse_envelope
 from beddel_cli.errors import JobError, UnverifiableError, UsageError, VerificationError
 from beddel_cli.record import record
 from beddel_cli.salted_digest import check_salt, digest_set, digest_text, name_of
+from beddel_cli.trust.dsse import PAYLOAD_TYPE, pae, parse_envelope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from beddel_cli.dsse import Envelope, Signature
-    from beddel_cli.keys import PublicKey
+    from beddel_cli.trust.dsse import Envelope, Signature
+    from beddel_cli.trust.keys import PublicKey
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_FAMILY = "https://github.com/beddel/beddel-cli/attestation/sandbox-run/"

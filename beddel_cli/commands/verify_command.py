@@ -27,11 +27,11 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.evidence import Logged
-    from beddel_cli.keys import PublicKey
     from beddel_cli.render_verify import Judged
-    from beddel_cli.trust_store import LoadedTrust
-    from beddel_cli.verify import VerifiedReceipt
+    from beddel_cli.trust.evidence import Logged
+    from beddel_cli.trust.keys import PublicKey
+    from beddel_cli.trust.trust_store import LoadedTrust
+    from beddel_cli.trust.verify import VerifiedReceipt
 
 _MOST_KEY_BYTES = 65536
 STAMP_ENDING = ".tsr"
@@ -312,10 +312,10 @@ def _believed(
     checkpoint: str | None,
     timestamp_roots: str | None,
 ) -> Believed:
-    from beddel_cli.audit_anchor import notes_in
     from beddel_cli.files import read_file
-    from beddel_cli.keys import local_log_keys
-    from beddel_cli.timestamps import MAX_ROOTS_BYTES
+    from beddel_cli.log.audit_anchor import notes_in
+    from beddel_cli.trust.keys import local_log_keys
+    from beddel_cli.trust.timestamps import MAX_ROOTS_BYTES
 
     now_ms = time_ns() // 1_000_000
     keys, because, loaded = believed_keys(key, trust, root, least_serial, now_ms)
@@ -348,9 +348,9 @@ def believed_keys(
         UsageError: options that contradict each other.
         TrustError, UnverifiableError, HomeError: the list or a key cannot be used.
     """
-    from beddel_cli.keys import local_public_keys
-    from beddel_cli.trust import require_serial
-    from beddel_cli.trust_store import load_home_trust, load_trust
+    from beddel_cli.trust.keys import local_public_keys
+    from beddel_cli.trust.trust_list import require_serial
+    from beddel_cli.trust.trust_store import load_home_trust, load_trust
 
     if key and trust:
         raise UsageError("--key and --trust are two answers to one question", hint="give one")
@@ -380,7 +380,7 @@ def believed_keys(
 
 def _root_keys(root: list[str] | None, home: str | None) -> tuple[PublicKey, ...]:
     """Give the root keys of the command line, else this machine's own, which is then said."""
-    from beddel_cli.trust_store import home_root
+    from beddel_cli.trust.trust_store import home_root
 
     if root:
         return read_public_keys(root)
@@ -391,7 +391,7 @@ def _root_keys(root: list[str] | None, home: str | None) -> tuple[PublicKey, ...
 def read_public_keys(paths: list[str] | None) -> tuple[PublicKey, ...]:
     """Read public keys that the command line names."""
     from beddel_cli.files import read_file
-    from beddel_cli.keys import load_public_key
+    from beddel_cli.trust.keys import load_public_key
 
     return tuple(
         load_public_key(read_file(path, "public key", _MOST_KEY_BYTES)) for path in paths or ()
@@ -400,10 +400,10 @@ def read_public_keys(paths: list[str] | None) -> tuple[PublicKey, ...]:
 
 def _evidence(receipt: str, proof: str | None, stamp: str | None) -> Evidence:
     from beddel_cli.capture import CAPTURE_SUFFIX
-    from beddel_cli.checkpoint import MAX_PROOF_BYTES
     from beddel_cli.execution import PROOF_SUFFIX
     from beddel_cli.files import MAX_BYTES
-    from beddel_cli.timestamps import MAX_TOKEN_BYTES
+    from beddel_cli.log.checkpoint import MAX_PROOF_BYTES
+    from beddel_cli.trust.timestamps import MAX_TOKEN_BYTES
 
     found_proof = _beside(receipt, PROOF_SUFFIX, proof, "proof", MAX_PROOF_BYTES)
     found_stamp = _beside(receipt, STAMP_ENDING, stamp, "time stamp", MAX_TOKEN_BYTES)
@@ -426,11 +426,11 @@ def _beside(receipt: str, ending: str, named: str | None, what: str, most: int) 
 
 def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Evidence) -> Judged:
     """Decide everything about one receipt, in the order in which it may be believed."""
-    from beddel_cli.countersign import claimed_time, judge_receipt, maker
-    from beddel_cli.evidence import choose_moment
     from beddel_cli.outcome import REASONS
     from beddel_cli.render_verify import Judged
-    from beddel_cli.verify import check_expectations, verify_envelope
+    from beddel_cli.trust.countersign import claimed_time, judge_receipt, maker
+    from beddel_cli.trust.evidence import choose_moment
+    from beddel_cli.trust.verify import check_expectations, verify_envelope
 
     receipt = verify_envelope(data, believed.keys)
     loaded, now_ms = believed.trust, believed.now_ms
@@ -519,7 +519,7 @@ def _unused(believed: Believed, evidence: Evidence) -> list[str]:
 def _logged(
     receipt: VerifiedReceipt, believed: Believed, evidence: Evidence, notes: list[str]
 ) -> Logged | None:
-    from beddel_cli.evidence import check_proof
+    from beddel_cli.trust.evidence import check_proof
 
     named = evidence.proof_named or bool(believed.checkpoints)
     if evidence.proof is None:
@@ -550,7 +550,7 @@ def _logged(
 def _stamped(
     signature: bytes, believed: Believed, evidence: Evidence, notes: list[str]
 ) -> int | None:
-    from beddel_cli.timestamps import check_stamp
+    from beddel_cli.trust.timestamps import check_stamp
 
     if evidence.stamp is None:
         return None

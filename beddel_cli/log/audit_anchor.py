@@ -14,22 +14,22 @@ import errno
 import os
 import stat
 
-from beddel_cli.checkpoint import (
+from beddel_cli.errors import LedgerError, UnverifiableError, UsageError, VerificationError
+from beddel_cli.home import explain_write
+from beddel_cli.log.checkpoint import (
     Checkpoint,
     parse_checkpoint,
     parse_note,
     parse_proof,
     verify_checkpoint,
 )
-from beddel_cli.errors import LedgerError, UnverifiableError, UsageError, VerificationError
-from beddel_cli.home import explain_write
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from beddel_cli.checkpoint import VerifyingKey
+    from beddel_cli.log.checkpoint import VerifyingKey
 
 GIT_BRANCH = "refs/heads/beddel-anchors"
 SYSLOG_SOCKET = "/dev/log"

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from beddel_cli.checkpoint import ProvenEntry
+    from beddel_cli.log.checkpoint import ProvenEntry
 
 FORMAT = "beddel-log/v1"
 STARTED, FINISHED, ABANDONED = "run.started", "run.finished", "run.abandoned"

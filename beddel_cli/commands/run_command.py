@@ -65,8 +65,8 @@ def _run(what: tuple[str, str | None, tuple[str, ...]], values: Values, started_
 
 def restart_or_explain() -> None:
     """Start over without the secrets of the environment; exit with a message if that fails."""
-    from beddel_cli.key_environment import restart_without_secrets
     from beddel_cli.options import defaults
+    from beddel_cli.trust.key_environment import restart_without_secrets
 
     try:
         restart_without_secrets(os.environ)

@@ -14,7 +14,7 @@ import stat
 
 from beddel_cli.errors import LedgerError
 from beddel_cli.home import shell_word
-from beddel_cli.sqlite_core import Error, connect
+from beddel_cli.log.sqlite_core import Error, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ said apart.
 
 from __future__ import annotations
 
-from beddel_cli.checkpoint import checkpoint_text, ed25519_key_hash, raw_public_key
 from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
-from beddel_cli.merkle import GrowingTree, leaf_hash
+from beddel_cli.log.checkpoint import checkpoint_text, ed25519_key_hash, raw_public_key
+from beddel_cli.log.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
+from beddel_cli.log.merkle import GrowingTree, leaf_hash
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from beddel_cli.checkpoint import Checkpoint, VerifyingKey
-    from beddel_cli.ledger import Row
+    from beddel_cli.log.checkpoint import Checkpoint, VerifyingKey
+    from beddel_cli.log.ledger import Row
 
     # From an index on: the rows of the log, in their order.
     ReadRows = Callable[[int], Iterator[Row]]

@@ -7,18 +7,18 @@ log knows.
 
 from __future__ import annotations
 
-from beddel_cli.checkpoint import make_proof
 from beddel_cli.errors import BeddelError, LedgerError
-from beddel_cli.ledger import open_ledger
-from beddel_cli.log_entry import abandoned_entry, finished_entry, started_entry
+from beddel_cli.log.checkpoint import make_proof
+from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.log_entry import abandoned_entry, finished_entry, started_entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from beddel_cli.job import Job
-    from beddel_cli.keys import SigningKey
-    from beddel_cli.ledger import Ledger
+    from beddel_cli.log.ledger import Ledger
     from beddel_cli.outcome import Outcome
     from beddel_cli.profile import Profile
+    from beddel_cli.trust.keys import SigningKey
 
 
 class RunLog:

@@ -18,9 +18,9 @@ from hashlib import sha256
 from beddel_cli.errors import BeddelError, TrustError
 from beddel_cli.files import read_file
 from beddel_cli.home import NoFolderError, open_folder, replace
-from beddel_cli.keys import MAX_KEY_BYTES, load_public_key
 from beddel_cli.record import record
-from beddel_cli.trust import (
+from beddel_cli.trust.keys import MAX_KEY_BYTES, load_public_key
+from beddel_cli.trust.trust_list import (
     MAX_TRUST_BYTES,
     parse_trust,
     require_current,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from beddel_cli.home import Folder
-    from beddel_cli.keys import PublicKey
-    from beddel_cli.trust import Trust
+    from beddel_cli.trust.keys import PublicKey
+    from beddel_cli.trust.trust_list import Trust
 
 TRUST_NAME = "trust.json"
 ROOT_PRIVATE_NAME = "root.pem"

@@ -20,15 +20,15 @@ from __future__ import annotations
 import os
 from time import monotonic, sleep
 
-from beddel_cli.checkpoint import (
+from beddel_cli.errors import LedgerError, bug
+from beddel_cli.home import NoFolderError, open_folder
+from beddel_cli.log.checkpoint import (
     NoteSignature,
     checkpoint_text,
     ed25519_key_hash,
     make_note,
 )
-from beddel_cli.errors import LedgerError, bug
-from beddel_cli.home import NoFolderError, open_folder
-from beddel_cli.ledger_file import (
+from beddel_cli.log.ledger_file import (
     BUSY_SECONDS,
     DamagedError,
     Translated,
@@ -36,7 +36,7 @@ from beddel_cli.ledger_file import (
     make_file,
     open_file,
 )
-from beddel_cli.merkle import (
+from beddel_cli.log.merkle import (
     HASH_BYTES,
     MOST_LEAVES,
     complete_subtrees,
@@ -45,8 +45,8 @@ from beddel_cli.merkle import (
     leaf_hash,
     node_hash,
 )
+from beddel_cli.log.sqlite_core import OperationalError
 from beddel_cli.record import record
-from beddel_cli.sqlite_core import OperationalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,34 +13,34 @@ from typing import Annotated, Any
 import typer
 
 from beddel_cli import render_audit as render
-from beddel_cli.audit import judge_log
-from beddel_cli.audit_anchor import read_anchors, write_anchor
-from beddel_cli.checkpoint import (
+from beddel_cli.commands.run_command import tenant_name
+from beddel_cli.errors import BeddelError, LedgerError, UsageError, VerificationError
+from beddel_cli.figures import counted
+from beddel_cli.home import locate, write_whole
+from beddel_cli.log.audit import judge_log
+from beddel_cli.log.audit_anchor import read_anchors, write_anchor
+from beddel_cli.log.checkpoint import (
     NoteSignature,
     checkpoint_text,
     make_note,
     make_proof,
     raw_public_key,
 )
-from beddel_cli.errors import BeddelError, LedgerError, UsageError, VerificationError
-from beddel_cli.figures import counted
-from beddel_cli.home import locate, write_whole
-from beddel_cli.ledger import open_ledger, open_log_file, tenants
-from beddel_cli.ledger_file import DamagedError
-from beddel_cli.log_entry import parse_entry
-from beddel_cli.merkle import inclusion_path
+from beddel_cli.log.ledger import open_ledger, open_log_file, tenants
+from beddel_cli.log.ledger_file import DamagedError
+from beddel_cli.log.log_entry import parse_entry
+from beddel_cli.log.merkle import inclusion_path
 from beddel_cli.render import error_text
 from beddel_cli.render_explain import dump
-from beddel_cli.run_command import tenant_name
 from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from beddel_cli.audit import Judgement
-    from beddel_cli.checkpoint import VerifyingKey
-    from beddel_cli.ledger import Ledger, Row
+    from beddel_cli.log.audit import Judgement
+    from beddel_cli.log.checkpoint import VerifyingKey
+    from beddel_cli.log.ledger import Ledger, Row
 
 EXIT_GOOD, EXIT_BAD, EXIT_COULD_NOT_TELL = 0, 1, 2
 FOLLOW_SECONDS = 0.25
@@ -246,7 +246,7 @@ def _open(tenant: str | None, log: str | None) -> Ledger:
 def _trusted(paths: list[str] | None) -> tuple[tuple[VerifyingKey, ...], str]:
     """Give the keys to judge with, and why they are trusted."""
     from beddel_cli.files import read_file
-    from beddel_cli.keys import load_public_key, local_log_keys
+    from beddel_cli.trust.keys import load_public_key, local_log_keys
 
     if paths:
         keys = tuple(load_public_key(read_file(path, "public key", 65536)) for path in paths)
@@ -255,7 +255,7 @@ def _trusted(paths: list[str] | None) -> tuple[tuple[VerifyingKey, ...], str]:
 
 
 def _own_log_key(log: str | None) -> bytes | None:
-    from beddel_cli.keys import local_log_keys
+    from beddel_cli.trust.keys import local_log_keys
 
     keys = local_log_keys(locate(os.environ).home) if log is None else ()
     return raw_public_key(keys[0]) if keys else None

@@ -14,11 +14,8 @@ from typing import Annotated
 
 import typer
 
-from beddel_cli.errors import SigningKeyError, TrustError, UsageError
-from beddel_cli.home import locate
-from beddel_cli.run_command import passphrase_prompt
-from beddel_cli.terminal import visible
-from beddel_cli.trusted_keys_command import (
+from beddel_cli.commands.run_command import passphrase_prompt
+from beddel_cli.commands.trusted_keys_command import (
     ListFile,
     init_keys,
     print_rows,
@@ -27,11 +24,14 @@ from beddel_cli.trusted_keys_command import (
     take_secrets,
     trust_key,
 )
+from beddel_cli.errors import SigningKeyError, TrustError, UsageError
+from beddel_cli.home import locate
+from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.keys import SigningKey
-    from beddel_cli.trust import Trust, TrustedKey
+    from beddel_cli.trust.keys import SigningKey
+    from beddel_cli.trust.trust_list import Trust, TrustedKey
 
 LIST_SCHEMA = "beddel-cli/keys-list/v1"
 
@@ -59,7 +59,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def _named_key(signing_key: str | None) -> SigningKey | None:
     """Give the key that --signing-key or BEDDEL_SIGNING_KEY name; None where the home's signs."""
-    from beddel_cli.keys import load_signing_key
+    from beddel_cli.trust.keys import load_signing_key
 
     secrets = take_secrets()
     if signing_key is None and secrets.pem is None:
@@ -76,7 +76,7 @@ def _named_key(signing_key: str | None) -> SigningKey | None:
 @keys_app.command("show", epilog="Example: beddel-cli keys show")
 def _show(signing_key: _SigningKey = None) -> None:
     """Show which key would sign a run now, and where it is."""
-    from beddel_cli.keys import show_key
+    from beddel_cli.trust.keys import show_key
 
     named = _named_key(signing_key)
     if named is not None:
@@ -118,14 +118,14 @@ def _export(
 
 
 def _signing_pem(home: str, signing_key: str | None) -> bytes:
-    from beddel_cli.keys import show_key
+    from beddel_cli.trust.keys import show_key
 
     named = _named_key(signing_key)
     return show_key(home).public_pem if named is None else named.public_pem
 
 
 def _root_pem(home: str) -> bytes:
-    from beddel_cli.trust_store import home_root
+    from beddel_cli.trust.trust_store import home_root
 
     root = home_root(home)
     if root is None:
@@ -143,10 +143,10 @@ def _list(
     as_json: _Json = False,
 ) -> None:
     """Show the list of trusted keys, once its signature is checked, and what each is good for."""
+    from beddel_cli.commands.verify_command import read_public_keys
     from beddel_cli.files import read_file
-    from beddel_cli.trust import MAX_TRUST_BYTES, parse_trust
-    from beddel_cli.trust_store import home_root, home_trust_bytes
-    from beddel_cli.verify_command import read_public_keys
+    from beddel_cli.trust.trust_list import MAX_TRUST_BYTES, parse_trust
+    from beddel_cli.trust.trust_store import home_root, home_trust_bytes
 
     home, now_ms = locate(os.environ).home, time_ns() // 1_000_000
     own = home_root(home)
@@ -165,7 +165,7 @@ def _list(
 
 
 def _list_json(trust: Trust, now_ms: int) -> str:
-    from beddel_cli.trust import trust_document
+    from beddel_cli.trust.trust_list import trust_document
 
     document = trust_document(trust)
     states = [
@@ -177,7 +177,7 @@ def _list_json(trust: Trust, now_ms: int) -> str:
 
 
 def _list_text(trust: Trust, now_ms: int) -> str:
-    from beddel_cli.instants import show_instant
+    from beddel_cli.trust.instants import show_instant
 
     end = show_instant(trust.expires_ms)
     ended = f"ENDED at {end}" if now_ms >= trust.expires_ms else f"until {end}"
@@ -203,7 +203,7 @@ def _state(entry: TrustedKey, now_ms: int) -> str:
 
 
 def _state_words(entry: TrustedKey, now_ms: int) -> str:
-    from beddel_cli.instants import show_instant
+    from beddel_cli.trust.instants import show_instant
 
     state = _state(entry, now_ms)
     if entry.revoked is not None:

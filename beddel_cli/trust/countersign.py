@@ -6,16 +6,23 @@ further signature is over the same bytes as the first, so nothing of the receipt
 
 from __future__ import annotations
 
-from beddel_cli.dsse import MAX_SIGNATURES, PAYLOAD_TYPE, Signature, make_envelope, pae
 from beddel_cli.errors import UnverifiableError, UsageError, VerificationError, bug
-from beddel_cli.instants import parse_instant, show_instant
 from beddel_cli.record import record
-from beddel_cli.trust import CLOCKS_DIFFER_MS, Judgement, Moment, Trust, TrustedKey, judge
+from beddel_cli.trust.dsse import MAX_SIGNATURES, PAYLOAD_TYPE, Signature, make_envelope, pae
+from beddel_cli.trust.instants import parse_instant, show_instant
+from beddel_cli.trust.trust_list import (
+    CLOCKS_DIFFER_MS,
+    Judgement,
+    Moment,
+    Trust,
+    TrustedKey,
+    judge,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.keys import PublicKey, SigningKey
-    from beddel_cli.verify import VerifiedReceipt
+    from beddel_cli.trust.keys import PublicKey, SigningKey
+    from beddel_cli.trust.verify import VerifiedReceipt
 
 
 @record

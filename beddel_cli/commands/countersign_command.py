@@ -13,11 +13,8 @@ from typing import Annotated
 
 import typer
 
-from beddel_cli.errors import BeddelError, UsageError
-from beddel_cli.home import locate
-from beddel_cli.run_command import passphrase_prompt
-from beddel_cli.terminal import visible
-from beddel_cli.verify_command import (
+from beddel_cli.commands.run_command import passphrase_prompt
+from beddel_cli.commands.verify_command import (
     STAMP_ENDING,
     Keys,
     LeastSerial,
@@ -26,10 +23,13 @@ from beddel_cli.verify_command import (
     believed_keys,
     read_receipt,
 )
+from beddel_cli.errors import BeddelError, UsageError
+from beddel_cli.home import locate
+from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from beddel_cli.verify import VerifiedReceipt
+    from beddel_cli.trust.verify import VerifiedReceipt
 
 _SECONDS = 20
 
@@ -57,10 +57,10 @@ def countersign(
     Exits 0 when it was added, 1 when the receipt is not valid, 2 when nothing could be told
     or done.
     """
-    from beddel_cli.countersign import countersigned
     from beddel_cli.home import write_whole
-    from beddel_cli.key_environment import read_secrets
-    from beddel_cli.keys import load_signing_key
+    from beddel_cli.trust.countersign import countersigned
+    from beddel_cli.trust.key_environment import read_secrets
+    from beddel_cli.trust.keys import load_signing_key
 
     try:
         verified = _verified(receipt, key, trust, root, least_serial)
@@ -114,10 +114,10 @@ def timestamp(
     whoever verifies: verify --timestamp-roots. Exits 0 when it was done, 1 when the receipt is not
     valid, 2 when nothing could be told or done.
     """
-    from beddel_cli.countersign import maker
     from beddel_cli.files import read_file
     from beddel_cli.home import write_whole
-    from beddel_cli.timestamps import MAX_TOKEN_BYTES, check_reply, make_query
+    from beddel_cli.trust.countersign import maker
+    from beddel_cli.trust.timestamps import MAX_TOKEN_BYTES, check_reply, make_query
 
     try:
         if [url, query, reply].count(None) != 2:
@@ -152,7 +152,7 @@ def _ask(url: str, request: bytes) -> bytes:
     from http.client import HTTPException
     from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-    from beddel_cli.timestamps import MAX_TOKEN_BYTES, TimestampError
+    from beddel_cli.trust.timestamps import MAX_TOKEN_BYTES, TimestampError
 
     class Stay(HTTPRedirectHandler):
         """The address that was named is the one that is asked."""
@@ -180,10 +180,10 @@ def _verified(
     least_serial: int | None,
 ) -> VerifiedReceipt:
     """Verify a receipt by key and list; who has to countersign it is not asked yet."""
-    from beddel_cli.countersign import claimed_time, judge_receipt
     from beddel_cli.record import changed
-    from beddel_cli.trust import Moment
-    from beddel_cli.verify import verify_envelope
+    from beddel_cli.trust.countersign import claimed_time, judge_receipt
+    from beddel_cli.trust.trust_list import Moment
+    from beddel_cli.trust.verify import verify_envelope
 
     now_ms = time_ns() // 1_000_000
     keys, _because, loaded = believed_keys(key, trust, root, least_serial, now_ms)

@@ -7,25 +7,25 @@ whoever stole a signing key alone cannot back-date with it.
 
 from __future__ import annotations
 
-from beddel_cli.checkpoint import (
+from beddel_cli.errors import UnverifiableError, VerificationError
+from beddel_cli.log.checkpoint import (
     parse_checkpoint,
     parse_note,
     verify_checkpoint,
     verify_proof,
 )
-from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.instants import parse_instant, show_instant
-from beddel_cli.log_entry import verify_logged
+from beddel_cli.log.log_entry import verify_logged
 from beddel_cli.record import record
-from beddel_cli.trust import Judgement, Moment, judge
+from beddel_cli.trust.instants import parse_instant, show_instant
+from beddel_cli.trust.trust_list import Judgement, Moment, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from beddel_cli.checkpoint import Checkpoint
-    from beddel_cli.keys import PublicKey
-    from beddel_cli.trust import Trust, TrustedKey
+    from beddel_cli.log.checkpoint import Checkpoint
+    from beddel_cli.trust.keys import PublicKey
+    from beddel_cli.trust.trust_list import Trust, TrustedKey
 
 
 @record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beddel_cli.errors import UsageError
-from beddel_cli.instants import parse_instant
+from beddel_cli.trust.instants import parse_instant
 
 _UNITS_MS = {"s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MOST_DAYS = 36_500

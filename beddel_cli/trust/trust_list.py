@@ -13,25 +13,25 @@ receipt of a revoked key that says it is older than the revocation is not believ
 
 from __future__ import annotations
 
-from beddel_cli.dsse import (
+from beddel_cli.errors import BeddelError, JobError, TrustError, VerificationError
+from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json, parse_json
+from beddel_cli.record import changed, record
+from beddel_cli.trust.dsse import (
     TRUST_PAYLOAD_TYPE,
     Signature,
     make_envelope,
     pae,
     parse_envelope,
 )
-from beddel_cli.errors import BeddelError, JobError, TrustError, VerificationError
-from beddel_cli.instants import parse_instant, show_instant
-from beddel_cli.json_strict import MAX_SAFE_INTEGER, canonical_json, parse_json
-from beddel_cli.keys import load_public_key
-from beddel_cli.record import changed, record
+from beddel_cli.trust.instants import parse_instant, show_instant
+from beddel_cli.trust.keys import load_public_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, Literal
 
-    from beddel_cli.keys import PublicKey, SigningKey
+    from beddel_cli.trust.keys import PublicKey, SigningKey
 
     Verdict = Literal["good", "bad", "unknown"]
     Source = Literal["timestamp", "log", "now"]

@@ -13,19 +13,19 @@ from typing import Annotated
 
 import typer
 
+from beddel_cli.commands.run_command import passphrase_prompt
 from beddel_cli.errors import SigningKeyError, TrustError, UsageError
 from beddel_cli.home import locate
 from beddel_cli.record import record
-from beddel_cli.run_command import passphrase_prompt
 from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from beddel_cli.key_environment import Secrets
-    from beddel_cli.keys import SigningKey
-    from beddel_cli.trust import Trust, TrustedKey
+    from beddel_cli.trust.key_environment import Secrets
+    from beddel_cli.trust.keys import SigningKey
+    from beddel_cli.trust.trust_list import Trust, TrustedKey
 
 _KINDS = ("p256", "ed25519")
 
@@ -51,7 +51,7 @@ _KeyId = Annotated[str, typer.Argument(metavar="KEYID", help="8 or more digits o
 
 def take_secrets() -> Secrets:
     """Take, once, what the environment held: a private key, a passphrase."""
-    from beddel_cli.key_environment import read_secrets
+    from beddel_cli.trust.key_environment import read_secrets
 
     return read_secrets(os.environ)
 
@@ -80,9 +80,9 @@ def init_keys(
 
     What is there already is used, never written over.
     """
-    from beddel_cli.key_files import write_home_file
-    from beddel_cli.trust import Trust, sign_trust
-    from beddel_cli.trust_store import (
+    from beddel_cli.trust.key_files import write_home_file
+    from beddel_cli.trust.trust_list import Trust, sign_trust
+    from beddel_cli.trust.trust_store import (
         ROOT_PUBLIC_NAME,
         TRUST_NAME,
         home_trust_bytes,
@@ -90,7 +90,7 @@ def init_keys(
         remember,
         seen_serial,
     )
-    from beddel_cli.when import parse_span
+    from beddel_cli.trust.when import parse_span
 
     home, secrets, now_ms = locate(os.environ).home, take_secrets(), _now_ms()
     _check_kind(kind)
@@ -126,8 +126,8 @@ def _first_entries(
     home: str, kind: str, owner: str, passphrase: str | None, now_ms: int
 ) -> tuple[TrustedKey, ...]:
     """Give the home's own keys, for receipts and for its logs; each is made if it is not there."""
-    from beddel_cli.keys import load_log_key, load_public_key, load_signing_key
-    from beddel_cli.trust import TrustedKey
+    from beddel_cli.trust.keys import load_log_key, load_public_key, load_signing_key
+    from beddel_cli.trust.trust_list import TrustedKey
 
     key = load_signing_key(
         home,
@@ -152,8 +152,8 @@ def _root_to_start_with(
     home: str, root_key: str | None, passphrase: str | None
 ) -> tuple[SigningKey, str]:
     from beddel_cli.home import open_folder
-    from beddel_cli.key_files import new_key, write_new
-    from beddel_cli.trust_store import ROOT_PRIVATE_NAME, home_root
+    from beddel_cli.trust.key_files import new_key, write_new
+    from beddel_cli.trust.trust_store import ROOT_PRIVATE_NAME, home_root
 
     path = os.path.join(home, "keys", ROOT_PRIVATE_NAME) if root_key is None else root_key
     there = os.path.lexists(path)
@@ -173,7 +173,7 @@ def _root_to_start_with(
 
 
 def _open_private(path: str, passphrase: str | None) -> SigningKey:
-    from beddel_cli.keys import load_signing_key
+    from beddel_cli.trust.keys import load_signing_key
 
     return load_signing_key("/", file=path, passphrase=passphrase, prompt=passphrase_prompt())
 
@@ -230,10 +230,10 @@ def _begin(
     trust: str | None, root_key: list[str] | None, lifetime: str, secrets: Secrets
 ) -> _Change:
     from beddel_cli.files import read_file
-    from beddel_cli.keys import load_public_key
-    from beddel_cli.trust import MAX_TRUST_BYTES, parse_trust
-    from beddel_cli.trust_store import ROOT_PRIVATE_NAME, home_trust_bytes, remember
-    from beddel_cli.when import parse_span
+    from beddel_cli.trust.keys import load_public_key
+    from beddel_cli.trust.trust_list import MAX_TRUST_BYTES, parse_trust
+    from beddel_cli.trust.trust_store import ROOT_PRIVATE_NAME, home_trust_bytes, remember
+    from beddel_cli.trust.when import parse_span
 
     home = locate(os.environ).home
     span = parse_span(lifetime, "--lifetime")
@@ -254,9 +254,9 @@ def _begin(
 def _finish(change: _Change, **changes: Any) -> Trust:
     """Sign the next issue, and put it in the place of the last."""
     from beddel_cli.home import write_whole
-    from beddel_cli.key_files import write_home_file
-    from beddel_cli.trust import reissued, sign_trust
-    from beddel_cli.trust_store import ROOT_PUBLIC_NAME, TRUST_NAME, home_root, remember
+    from beddel_cli.trust.key_files import write_home_file
+    from beddel_cli.trust.trust_list import reissued, sign_trust
+    from beddel_cli.trust.trust_store import ROOT_PUBLIC_NAME, TRUST_NAME, home_root, remember
 
     trust = reissued(
         change.trust,
@@ -326,8 +326,8 @@ def trust_key(
 
     With several --root-key the list is signed by each: so readers of an old root take a new one.
     """
-    from beddel_cli.trust import MAX_THRESHOLD, with_entry
-    from beddel_cli.trust_store import locked
+    from beddel_cli.trust.trust_list import MAX_THRESHOLD, with_entry
+    from beddel_cli.trust.trust_store import locked
 
     if key is None and countersigners is None and not renew:
         raise UsageError("nothing to change", hint="PUB.pem, --countersigners N, or --renew")
@@ -357,9 +357,9 @@ def _entry(
 ) -> TrustedKey:
     """Give a key's new entry; what is not said stays as it was."""
     from beddel_cli.files import read_file
-    from beddel_cli.keys import MAX_KEY_BYTES, load_public_key
-    from beddel_cli.trust import ROLES, TrustedKey
-    from beddel_cli.when import parse_when
+    from beddel_cli.trust.keys import MAX_KEY_BYTES, load_public_key
+    from beddel_cli.trust.trust_list import ROLES, TrustedKey
+    from beddel_cli.trust.when import parse_when
 
     public = load_public_key(read_file(path, "public key", MAX_KEY_BYTES))
     if unknown := [role for role in roles or () if role not in ROLES]:
@@ -403,9 +403,9 @@ def revoke_key(
     before. A revocation is not taken back; it can be made earlier.
     """
     from beddel_cli.record import changed
-    from beddel_cli.trust import Revocation, find_by_prefix, with_entry
-    from beddel_cli.trust_store import locked
-    from beddel_cli.when import parse_when
+    from beddel_cli.trust.trust_list import Revocation, find_by_prefix, with_entry
+    from beddel_cli.trust.trust_store import locked
+    from beddel_cli.trust.when import parse_when
 
     secrets = take_secrets()
     with locked(locate(os.environ).home):
@@ -445,12 +445,12 @@ def rotate_key(
 
     Receipts of the old key go on to hold for its time, where a log or a time stamp shows it.
     """
-    from beddel_cli.key_files import exchange_signing_key, new_key
-    from beddel_cli.keys import load_public_key, show_key
     from beddel_cli.record import changed
-    from beddel_cli.trust import TrustedKey, with_entry
-    from beddel_cli.trust_store import locked
-    from beddel_cli.when import parse_span
+    from beddel_cli.trust.key_files import exchange_signing_key, new_key
+    from beddel_cli.trust.keys import load_public_key, show_key
+    from beddel_cli.trust.trust_list import TrustedKey, with_entry
+    from beddel_cli.trust.trust_store import locked
+    from beddel_cli.trust.when import parse_span
 
     _check_kind(kind)
     secrets = take_secrets()

@@ -16,7 +16,7 @@ import binascii
 from hashlib import sha256
 
 from beddel_cli.errors import UnverifiableError, VerificationError, bug
-from beddel_cli.merkle import HASH_BYTES, MOST_LEAVES, leaf_hash, verify_inclusion
+from beddel_cli.log.merkle import HASH_BYTES, MOST_LEAVES, leaf_hash, verify_inclusion
 from beddel_cli.record import record
 
 TYPE_CHECKING = False

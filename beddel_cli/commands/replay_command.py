@@ -15,16 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from beddel_cli import replay
-from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, VerificationError
-from beddel_cli.options import OPTIONS, defaults
-from beddel_cli.record import changed
-from beddel_cli.render import error_text, object_of_error
-from beddel_cli.render_verify import key_id, key_words
-from beddel_cli.repetition import Repetition
-from beddel_cli.run_command import check_platform, make_asked
-from beddel_cli.salted_digest import check_salt, digest_text
-from beddel_cli.terminal import visible
-from beddel_cli.verify_command import (
+from beddel_cli.commands.run_command import check_platform, make_asked
+from beddel_cli.commands.verify_command import (
     Keys,
     LeastSerial,
     Roots,
@@ -33,6 +25,14 @@ from beddel_cli.verify_command import (
     read_salt,
     verify_one,
 )
+from beddel_cli.errors import BeddelError, UnverifiableError, UsageError, VerificationError
+from beddel_cli.options import OPTIONS, defaults
+from beddel_cli.record import changed
+from beddel_cli.render import error_text, object_of_error
+from beddel_cli.render_verify import key_id, key_words
+from beddel_cli.repetition import Repetition
+from beddel_cli.salted_digest import check_salt, digest_text
+from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from beddel_cli.options import Option, Values
     from beddel_cli.render_verify import Judged
     from beddel_cli.run import Finished
-    from beddel_cli.verify import VerifiedReceipt
+    from beddel_cli.trust.verify import VerifiedReceipt
 
 JSON_SCHEMA = "beddel-cli/replay/v1"
 EXIT_NOT_VALID, EXIT_COULD_NOT_TELL = 1, 2
