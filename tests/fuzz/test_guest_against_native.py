@@ -403,7 +403,15 @@ def _figures(report: Report) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("what", SABOTAGE)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(
+            what, marks=[] if what in ("integers", "dates", "messages") else pytest.mark.slow
+        )
+        for what in SABOTAGE
+    ],
+)
 def test_a_wrong_answer_is_found(what: str) -> None:
     """Red where one of the two is wrong."""
     right = answers(0)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.named_files import ALLOWED, CANARY, WAYS, exchanging, job_naming, load_each
 
-ROUNDS = 1_000
+ROUNDS = 400
 # At most: it ends with the first that is led out.
 NAIVE_ROUNDS = 500_000
 
