@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,14 @@ if os.environ.get("CI"):
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Stop at once, with one message, where the package under test has no guest."""
+    """Heed signals as from a terminal; stop at once where the package under test has no guest."""
+    # A script's background jobs and `nohup` ignore these, and so would every command under test.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
         javascript_facts()
         missing = [path for path in (WASM_FILE, CODE_FILE) if not Path(path).is_file()]
