@@ -15,6 +15,7 @@ import select
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
+from beddel_cli.forking import get_ready_to_fork
 from beddel_cli.isolate.frames import (
     BROKEN,
     HEADER,
@@ -143,21 +144,7 @@ class Worker:
         Raises:
             GuestError: this process has other threads, or cannot fork.
         """
-        try:
-            threads = len(os.listdir("/proc/self/task"))
-        except OSError as error:
-            raise GuestError(
-                f"cannot look at this process: /proc/self/task: {error.strerror}",
-                hint="mount /proc",
-            ) from error
-        if threads != 1:
-            raise GuestError("a worker can only be started from a process with one thread")
-        # Inherited as ignored, SIGCHLD would make the kernel reap the worker: no exit status, and
-        # a process id that may be somebody else's when it is killed. The built-in module underneath
-        # `signal`, which itself costs 3 ms before the fork.
-        from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
-
-        signal(SIGCHLD, SIG_DFL)
+        get_ready_to_fork("a worker")
         supervisor = os.getpid()
         requests_out, requests_in = os.pipe()
         reports_out, reports_in = os.pipe()
@@ -293,7 +280,7 @@ class Worker:
             self._kill()
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             # A signal handler that raised between these two would make us kill a stranger later.
-            from _signal import SIG_BLOCK, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask
+            from _signal import SIG_BLOCK, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask  # type: ignore[import-not-found]
 
             blocked = pthread_sigmask(SIG_BLOCK, (SIGHUP, SIGINT, SIGTERM))
             try:

@@ -30,6 +30,7 @@ import struct
 from time import monotonic_ns
 
 from beddel_cli.errors import GuestError
+from beddel_cli.forking import get_ready_to_fork
 from beddel_cli.process import messages
 from beddel_cli.process.messages import Born, Event, Failed, MessageError, Ready, Shown
 from beddel_cli.process.program import Mount, Program, Walls
@@ -132,24 +133,10 @@ class Launcher:
         Raises:
             GuestError: this process has other threads, or cannot fork.
         """
-        try:
-            threads = len(os.listdir("/proc/self/task"))
-        except OSError as error:
-            raise GuestError(
-                f"cannot look at this process: /proc/self/task: {error.strerror}",
-                hint="mount /proc",
-            ) from error
-        if threads != 1:
-            raise GuestError("a program can only be started from a process with one thread")
+        get_ready_to_fork("a program")
         # What both sides need is imported once.
-        # Inherited as ignored, SIGCHLD would make the kernel reap the init: no exit status, and
-        # a process id that may be somebody else's. The built-in module underneath `signal`, which
-        # itself costs 3 ms before the fork.
-        from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]
-
         from beddel_cli.process import cgroup, kernel  # noqa: F401
 
-        signal(SIGCHLD, SIG_DFL)
         supervisor = os.getpid()
         started_ns = monotonic_ns()
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -436,7 +423,7 @@ class Launcher:
 
     def kill(self) -> None:
         """Send SIGKILL to the init, and so to everything inside. Never raises when gone."""
-        from _signal import pidfd_send_signal
+        from _signal import pidfd_send_signal  # type: ignore[import-not-found]
 
         if self.pidfd is None:
             return

@@ -105,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "built_in_profiles": set(),
     "profile": {*BOTTOM, "built_in_profiles", "checked_yaml", "files", "limits", "shape"},
     "dumpable": set(),
+    "forking": {"errors"},
     "host": {"record"},
     "plan": {*BOTTOM, "host", "job", "json_strict", "limits", "profile"},
     "isolate.frames": {"record"},
@@ -142,7 +143,7 @@ ALLOWED: dict[str, set[str]] = {
         *("process.rights", "process.sockets"),
     },
     "process.launch": {
-        *BOTTOM,
+        *(*BOTTOM, "forking"),
         *("process.cgroup", "process.init", "process.kernel", "process.messages"),
         "process.program",
     },
