@@ -111,6 +111,10 @@ class SigningKeyError(BeddelError):
     code = "key"
 
 
+class WrongPassphraseError(SigningKeyError):
+    """An encrypted key that a passphrase does not open."""
+
+
 class ReceiptWriteError(BeddelError):
     """A receipt, bundle or snapshot could not be written whole."""
 

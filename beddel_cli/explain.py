@@ -13,7 +13,7 @@ import re
 from beddel_cli import shape
 from beddel_cli.errors import Place, RefusedError
 from beddel_cli.host import Finding, Host
-from beddel_cli.job import Job, input_bytes
+from beddel_cli.job import Job, given_input
 from beddel_cli.json_strict import canonical_json
 from beddel_cli.limits import (
     ISOLATE,
@@ -397,9 +397,10 @@ def _digests(question: Question, plan: Plan | None) -> tuple[Digest, ...]:
 
 def _input(question: Question) -> Digest:
     job = question.job
-    if use_of(job.runtime) == PROGRAM and job.input is None:
+    data = given_input(job)
+    if data is None:
         return Digest("input", None, "", "an empty standard input")
-    return Digest("input", _sha256(input_bytes(job)), question.input_from)
+    return Digest("input", _sha256(data), question.input_from)
 
 
 def _what_runs(question: Question) -> tuple[Digest, ...]:

@@ -10,7 +10,7 @@ import os
 
 from beddel_cli.errors import JobError, Place, RefusedError
 from beddel_cli.json_strict import MAX_DEPTH, canonical_json, compact_json, find_inexact
-from beddel_cli.limits import BY_KEY, Limits, parse_limit
+from beddel_cli.limits import BY_KEY, ISOLATE, Limits, parse_limit, use_of
 from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
@@ -304,6 +304,12 @@ def _replaced(old: Any, keys: list[str], value: Any, whole: str) -> Any:
 def input_bytes(job: Job) -> bytes:
     """Give the JSON that the guest is handed, or a program on its standard input."""
     return compact_json(job.input)
+
+
+def given_input(job: Job) -> bytes | None:
+    """Give what `input_bytes` gives, or None for a program that is given nothing."""
+    isolate = use_of(job.runtime) == ISOLATE
+    return input_bytes(job) if isolate or job.input is not None else None
 
 
 def _beyond_the_schema(document: Document) -> list[shape.Problem]:

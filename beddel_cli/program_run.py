@@ -115,11 +115,11 @@ class ProgramRun:
 
     def execute(self, job: Job, plan: Plan, asked: Asked) -> Execution:
         """Start the program, see it to its end, take what it left, and judge."""
-        from beddel_cli.job import input_bytes
+        from beddel_cli.job import given_input
         from beddel_cli.process.signals import SignalInbox
         from beddel_cli.process.supervise import supervise
 
-        given = input_bytes(job) if job.input is not None else None
+        given = given_input(job)
         streams = _streams(given, plan, asked)
         # A program may run for hours; what exists by now stays to the end.
         gc.freeze()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.job import input_bytes
+from beddel_cli.job import given_input
 from beddel_cli.limits import ISOLATE, Limits, fields_of, use_of
 from beddel_cli.plan import Wishes, camel_case, policy_json
 from beddel_cli.record import record
@@ -133,8 +133,9 @@ class Repetition:
         given = {}
         if isolate and not refused and "code" in expected:
             given["code"] = job.code
-        if isolate or job.input is not None:
-            given["input"] = input_bytes(job)
+        data_in = given_input(job)
+        if data_in is not None:
+            given["input"] = data_in
         for name, data in given.items():
             self.check(name, data)
         if "input" in expected and "input" not in given:

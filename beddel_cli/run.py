@@ -245,19 +245,19 @@ def _open_keys_and_log(asked: Asked, started_at: int) -> tuple[str, SigningKey, 
     from beddel_cli.home import locate
     from beddel_cli.log.run_log import open_run_log
     from beddel_cli.trust.key_environment import read_secrets
-    from beddel_cli.trust.keys import load_log_key, load_signing_key
+    from beddel_cli.trust.keys import Passphrases, load_log_key, load_signing_key
 
     secrets = read_secrets(os.environ)
+    passphrases = Passphrases(secrets.passphrase, asked.prompt)
     home = locate(os.environ).home
     key = load_signing_key(
         home,
         file=asked.signing_key,
         environment_pem=secrets.pem,
-        passphrase=secrets.passphrase,
-        prompt=asked.prompt,
+        passphrases=passphrases,
         require_key=asked.require_key,
     )
-    log_key = load_log_key(home, passphrase=secrets.passphrase, prompt=asked.prompt)
+    log_key = load_log_key(home, passphrases, encrypted=key.origin in ("home", "generated"))
     run_id = f"{started_at // 1_000_000:012x}{os.urandom(10).hex()}"
     return home, key, open_run_log(home, asked.tenant, log_key, run_id)
 
@@ -437,7 +437,7 @@ def _describe(
     asked: Asked, ending: _Ending, key: SigningKey, log: RunLog, started: tuple[int, int, int]
 ) -> Run:
     """Put together all that the receipt tells."""
-    from beddel_cli.job import input_bytes
+    from beddel_cli.job import given_input
     from beddel_cli.plan import Wishes
     from beddel_cli.receipt import Guest, Run, Sandbox, sha256
 
@@ -451,7 +451,7 @@ def _describe(
         started_at=_utc(started_at),
         finished_at=_utc(time_ns()),
         job=ending.job,
-        input=input_bytes(ending.job) if execution is None else execution.input,
+        input=given_input(ending.job) if execution is None else execution.input,
         profile=ending.profile,
         looser_than_built_in=tuple(item.name for item in ending.beyond),
         host=ending.host,

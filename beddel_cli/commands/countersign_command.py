@@ -60,7 +60,7 @@ def countersign(
     from beddel_cli.home import write_whole
     from beddel_cli.trust.countersign import countersigned
     from beddel_cli.trust.key_environment import read_secrets
-    from beddel_cli.trust.keys import load_signing_key
+    from beddel_cli.trust.keys import Passphrases, load_signing_key
 
     try:
         verified = _verified(receipt, key, trust, root, least_serial)
@@ -69,8 +69,7 @@ def countersign(
             locate(os.environ).home,
             file=signing_key,
             environment_pem=secrets.pem,
-            passphrase=secrets.passphrase,
-            prompt=passphrase_prompt(),
+            passphrases=Passphrases(secrets.passphrase, passphrase_prompt()),
             require_key=True,
         )
         data = countersigned(verified, mine)

@@ -59,7 +59,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def _named_key(signing_key: str | None) -> SigningKey | None:
     """Give the key that --signing-key or BEDDEL_SIGNING_KEY name; None where the home's signs."""
-    from beddel_cli.trust.keys import load_signing_key
+    from beddel_cli.trust.keys import Passphrases, load_signing_key
 
     secrets = take_secrets()
     if signing_key is None and secrets.pem is None:
@@ -68,8 +68,7 @@ def _named_key(signing_key: str | None) -> SigningKey | None:
         locate(os.environ).home,
         file=signing_key,
         environment_pem=secrets.pem,
-        passphrase=secrets.passphrase,
-        prompt=passphrase_prompt(),
+        passphrases=Passphrases(secrets.passphrase, passphrase_prompt()),
     )
 
 

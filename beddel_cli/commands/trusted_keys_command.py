@@ -126,16 +126,21 @@ def _first_entries(
     home: str, kind: str, owner: str, passphrase: str | None, now_ms: int
 ) -> tuple[TrustedKey, ...]:
     """Give the home's own keys, for receipts and for its logs; each is made if it is not there."""
-    from beddel_cli.trust.keys import load_log_key, load_public_key, load_signing_key
+    from beddel_cli.trust.keys import (
+        Passphrases,
+        load_log_key,
+        load_public_key,
+        load_signing_key,
+    )
     from beddel_cli.trust.trust_list import TrustedKey
 
+    passphrases = Passphrases(passphrase, passphrase_prompt())
     key = load_signing_key(
         home,
-        passphrase=passphrase,
-        prompt=passphrase_prompt(),
+        passphrases=passphrases,
         kind=kind,  # type: ignore[arg-type]
     )
-    log = load_log_key(home, passphrase=passphrase, prompt=passphrase_prompt())
+    log = load_log_key(home, passphrases)
     return tuple(
         TrustedKey(
             load_public_key(each.public_pem),
@@ -173,9 +178,11 @@ def _root_to_start_with(
 
 
 def _open_private(path: str, passphrase: str | None) -> SigningKey:
-    from beddel_cli.trust.keys import load_signing_key
+    from beddel_cli.trust.keys import Passphrases, load_signing_key
 
-    return load_signing_key("/", file=path, passphrase=passphrase, prompt=passphrase_prompt())
+    return load_signing_key(
+        "/", file=path, passphrases=Passphrases(passphrase, passphrase_prompt())
+    )
 
 
 def _check_kind(kind: str) -> None:

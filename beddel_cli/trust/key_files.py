@@ -13,6 +13,7 @@ from beddel_cli.home import create_once, explain_write, open_folder, replace
 from beddel_cli.trust.keys import (
     PRIVATE_NAME,
     PUBLIC_NAME,
+    Passphrases,
     generate_key,
     load_signing_key,
     show_key,
@@ -29,7 +30,7 @@ def new_key(kind: Kind, passphrase: str | None) -> tuple[bytes, SigningKey]:
     """Make a key that is in no file yet; gives its PEM, encrypted if there is a passphrase."""
     pem = generate_key(kind, passphrase)
     text = pem.decode("ascii")
-    return pem, load_signing_key("/", environment_pem=text, passphrase=passphrase)
+    return pem, load_signing_key("/", environment_pem=text, passphrases=Passphrases(passphrase))
 
 
 def write_new(path: str, pem: bytes) -> None:

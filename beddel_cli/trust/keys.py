@@ -8,7 +8,13 @@ import hashlib
 import os
 import stat
 
-from beddel_cli.errors import SigningKeyError, UnverifiableError, VerificationError, bug
+from beddel_cli.errors import (
+    SigningKeyError,
+    UnverifiableError,
+    VerificationError,
+    WrongPassphraseError,
+    bug,
+)
 from beddel_cli.home import (
     NoFolderError,
     create_once,
@@ -159,13 +165,52 @@ def generate_key(kind: Kind = "p256", passphrase: str | None = None) -> bytes:
     )
 
 
+class Passphrases:
+    """What opens encrypted keys: a passphrase that was given, then answers of a person.
+
+    An answer that opened one key is tried on the next, so keys of one passphrase take one question.
+
+    Attributes:
+        known: those that were given or have opened something.
+    """
+
+    def __init__(
+        self, given: str | None = None, prompt: Callable[[str], str] | None = None
+    ) -> None:
+        """Take what BEDDEL_KEY_PASSWORD or its file held, and who asks; None for nobody."""
+        self.known = [] if given is None else [given]
+        self._prompt = prompt
+
+    def open(self, der: bytes, where: str) -> LibcryptoKey | CryptographyKey:
+        """Open an encrypted key with one of them.
+
+        Raises:
+            SigningKeyError: none does; what it says is of the last that was tried.
+        """
+        wrong = None
+        for known in self.known:
+            try:
+                return cryptography_key(der, known, where)
+            except WrongPassphraseError as error:
+                wrong = error
+        if self._prompt is None:
+            raise wrong or SigningKeyError(
+                f"{where} is encrypted, and there is no terminal to ask for its passphrase",
+                hint="put the passphrase into BEDDEL_KEY_PASSWORD, or the name of a file that "
+                "holds it into BEDDEL_KEY_PASSWORD_FILE",
+            )
+        answer = self._prompt(f"passphrase for {where}: ")
+        opened = cryptography_key(der, answer, where)
+        self.known.append(answer)
+        return opened
+
+
 def load_signing_key(
     home: str,
     *,
     file: str | None = None,
     environment_pem: str | None = None,
-    passphrase: str | None = None,
-    prompt: Callable[[str], str] | None = None,
+    passphrases: Passphrases | None = None,
     require_key: bool = False,
     kind: Kind = "p256",
 ) -> SigningKey:
@@ -177,8 +222,7 @@ def load_signing_key(
 
     Args:
         environment_pem: what BEDDEL_SIGNING_KEY held, already out of the environment.
-        passphrase: what BEDDEL_KEY_PASSWORD or its file held, likewise.
-        prompt: asks a person for the passphrase; None where there is no terminal.
+        passphrases: what opens an encrypted one; the first of them encrypts a new one.
         require_key: refuse rather than make a key (or a home to put it in).
         kind: of the key to make.
 
@@ -186,26 +230,31 @@ def load_signing_key(
         SigningKeyError: no key, or not one to be used: each message says what and why.
         HomeError: the home folder is not safe to use.
     """
+    passphrases = passphrases or Passphrases()
     if file is not None:
         pem = _read_named_file(file)
-        return _open_key(pem, f"key file {file!r}", "file", passphrase, prompt, path=file)
+        return _open_key(pem, f"key file {file!r}", "file", passphrases, path=file)
     if environment_pem is not None:
         pem = environment_pem.encode("utf-8", "surrogateescape")
-        return _open_key(pem, "the key in BEDDEL_SIGNING_KEY", "environment", passphrase, prompt)
+        return _open_key(pem, "the key in BEDDEL_SIGNING_KEY", "environment", passphrases)
     try:
         with (
             open_folder(home, create=not require_key) as folder,
             folder.child("keys", create=not require_key) as keys,
         ):
-            return _home_key(keys, passphrase, prompt, require_key=require_key, kind=kind)
+            return _home_key(keys, passphrases, require_key=require_key, kind=kind)
     except NoFolderError:
         raise _no_key(home) from None
 
 
 def load_log_key(
-    home: str, *, passphrase: str | None = None, prompt: Callable[[str], str] | None = None
+    home: str, passphrases: Passphrases | None = None, *, encrypted: bool = True
 ) -> SigningKey:
     """Give the key that signs the checkpoints of this home's logs, made if there is none.
+
+    Args:
+        encrypted: whether a passphrase that is known encrypts a new key. Not where it came with a
+            key from elsewhere: the next run may come without it.
 
     Raises:
         SigningKeyError: it is not one to be used.
@@ -213,7 +262,14 @@ def load_log_key(
     """
     names = (LOG_PRIVATE_NAME, LOG_PUBLIC_NAME)
     with open_folder(home) as folder, folder.child("keys") as keys:
-        key = _home_key(keys, passphrase, prompt, require_key=False, kind="ed25519", names=names)
+        key = _home_key(
+            keys,
+            passphrases or Passphrases(),
+            require_key=False,
+            kind="ed25519",
+            names=names,
+            encrypted=encrypted,
+        )
     if key.kind != "ed25519":
         raise SigningKeyError(
             f"{key.path!r} is of a kind that checkpoints are not signed with",
@@ -244,7 +300,9 @@ def show_key(home: str) -> KeyInfo:
             if encrypted:
                 public = _home_public_key(keys)
             else:
-                public = load_public_key(_home_key(keys, None, None, require_key=True).public_pem)
+                public = load_public_key(
+                    _home_key(keys, Passphrases(), require_key=True).public_pem
+                )
     except NoFolderError:
         raise _no_key_yet(home) from None
     if public is None:
@@ -328,12 +386,12 @@ def load_public_key(pem: bytes) -> PublicKey:
 
 def _home_key(
     keys: Folder,
-    passphrase: str | None,
-    prompt: Callable[[str], str] | None,
+    passphrases: Passphrases,
     *,
     require_key: bool,
     kind: Kind = "p256",
     names: tuple[str, str] = (PRIVATE_NAME, PUBLIC_NAME),
+    encrypted: bool = True,
 ) -> SigningKey:
     private_name, public_name = names
     path = os.path.join(keys.path, private_name)
@@ -342,7 +400,7 @@ def _home_key(
     if pem is None:
         if require_key:
             raise _no_key(os.path.dirname(keys.path))
-        made = generate_key(kind, passphrase)
+        made = generate_key(kind, passphrases.known[0] if passphrases.known and encrypted else None)
         try:
             created = create_once(keys.fd, private_name, made, 0o600)
         except OSError as error:
@@ -356,8 +414,7 @@ def _home_key(
         pem,
         f"key file {path!r}",
         "generated" if created else "home",
-        passphrase,
-        prompt,
+        passphrases,
         path=path,
         public_path=public_path,
     )
@@ -444,8 +501,7 @@ def _open_key(
     pem: bytes,
     where: str,
     origin: Origin,
-    passphrase: str | None,
-    prompt: Callable[[str], str] | None,
+    passphrases: Passphrases,
     *,
     path: str | None = None,
     public_path: str | None = None,
@@ -454,9 +510,7 @@ def _open_key(
     if label == "PRIVATE KEY":
         private = libcrypto_key(der, where) or cryptography_key(der, None, where)
     elif label == "ENCRYPTED PRIVATE KEY":
-        if passphrase is None:
-            passphrase = _ask(prompt, where)
-        private = cryptography_key(der, passphrase, where)
+        private = passphrases.open(der, where)
     else:
         raise _wrong_label(label, where)
     return SigningKey(
@@ -469,16 +523,6 @@ def _open_key(
         public_path=public_path,
         private=private,
     )
-
-
-def _ask(prompt: Callable[[str], str] | None, where: str) -> str:
-    if prompt is None:
-        raise SigningKeyError(
-            f"{where} is encrypted, and there is no terminal to ask for its passphrase",
-            hint="put the passphrase into BEDDEL_KEY_PASSWORD, or the name of a file that holds it "
-            "into BEDDEL_KEY_PASSWORD_FILE",
-        )
-    return prompt(f"passphrase for {where}: ")
 
 
 def _one_block(pem: bytes, where: str) -> tuple[str, bytes]:

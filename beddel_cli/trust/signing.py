@@ -11,7 +11,7 @@ and accept only that one, in minimal DER, so nobody can make a second valid rece
 
 from __future__ import annotations
 
-from beddel_cli.errors import SigningKeyError, VerificationError, bug
+from beddel_cli.errors import SigningKeyError, VerificationError, WrongPassphraseError, bug
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def cryptography_key(
         key = serialization.load_der_private_key(der, secret)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if secret is not None:
-            raise SigningKeyError(f"the passphrase does not open {where}") from error
+            raise WrongPassphraseError(f"the passphrase does not open {where}") from error
         raise SigningKeyError(f"{where} is not a key that can be read: {error}") from error
     if isinstance(key, ed25519.Ed25519PrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)

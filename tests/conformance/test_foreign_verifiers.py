@@ -26,7 +26,13 @@ from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]
 
 from beddel_cli.trust.countersign import countersigned
 from beddel_cli.trust.dsse import PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, make_envelope, pae
-from beddel_cli.trust.keys import SigningKey, generate_key, load_public_key, load_signing_key
+from beddel_cli.trust.keys import (
+    Passphrases,
+    SigningKey,
+    generate_key,
+    load_public_key,
+    load_signing_key,
+)
 from beddel_cli.trust.verify import PREDICATE_TYPE, verify_envelope
 from tests.support.cli import Home
 from tests.support.statements import as_payload, bundled, make_statement, sign, signed
@@ -182,7 +188,7 @@ def test_openssl_reads_our_key_files_and_computes_our_key_id(
     key: SigningKey, tmp_path: Path, passphrase: str | None
 ) -> None:
     home = tmp_path / "home"
-    made = load_signing_key(str(home), kind=key.kind, passphrase=passphrase)
+    made = load_signing_key(str(home), kind=key.kind, passphrases=Passphrases(passphrase))
     options = ["-passin", f"pass:{passphrase}"] if passphrase else []
     der = tmp_path / "der"
     done = run(
@@ -207,7 +213,7 @@ def test_keys_that_openssl_makes_sign(
     with open(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)):
         made = run("openssl", "genpkey", *options, *encrypt, "-out", file)
     assert made.returncode == 0, made.stderr
-    key = load_signing_key("/nowhere", file=str(file), passphrase="open sesame")
+    key = load_signing_key("/nowhere", file=str(file), passphrases=Passphrases("open sesame"))
     envelope = Envelope.from_dict(json.loads(signed(key)))
     assert list(envelope.verify([securesystemslib_key(key)], 1)) == [key.key_id]
 

@@ -15,7 +15,7 @@ import pytest
 from beddel_cli.__main__ import _SECRETS
 from beddel_cli.errors import SigningKeyError
 from beddel_cli.trust.key_environment import SECRET_VARIABLES, Secrets, read_secrets
-from beddel_cli.trust.keys import load_signing_key
+from beddel_cli.trust.keys import Passphrases, generate_key, load_signing_key
 from tests.support.cli import COMMAND, Home
 
 WORDS = "correct horse 5d0e battery staple"
@@ -132,7 +132,9 @@ def test_a_person_is_asked_twice_and_nothing_is_echoed(home: Home) -> None:
     for name in ("signing", "log", "root"):
         pem = (home.home / "keys" / f"{name}.pem").read_text()
         assert pem.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
-        load_signing_key("/", file=str(home.home / "keys" / f"{name}.pem"), passphrase=WORDS)
+        load_signing_key(
+            "/", file=str(home.home / "keys" / f"{name}.pem"), passphrases=Passphrases(WORDS)
+        )
     # From then on it is asked for, once for each key that is opened.
     code, text = at_terminal(home, [WORDS], "keys", "trust", "--renew")
     assert code == 0, text
@@ -140,10 +142,33 @@ def test_a_person_is_asked_twice_and_nothing_is_echoed(home: Home) -> None:
     code, text = at_terminal(home, ["wrong"], "keys", "trust", "--renew")
     assert code == 2
     assert "the passphrase does not open" in text
+    # One answer opens every key that it fits; a key of another passphrase takes a question.
+    job = home.job("return 1")
+    code, text = at_terminal(home, [WORDS], "run", str(job))
+    assert code == 0, text
+    pem = generate_key("ed25519", "another").decode()
+    (home.home / "keys/log.pem").write_text(pem)
+    (home.home / "keys/log.pub.pem").unlink()
+    code, text = at_terminal(home, [WORDS, "another"], "run", str(job), "--tenant", "other")
+    assert code == 0, text
+    assert text.count("passphrase for key file") == 2
     # Without anybody to ask, the environment has to have it.
     done = home.run("keys", "trust", "--renew")
     assert done.returncode == 2
     assert "BEDDEL_KEY_PASSWORD" in done.message
+
+
+def test_the_passphrase_of_a_key_from_elsewhere_is_not_put_on_the_log(home: Home) -> None:
+    key = home.work / "mine.pem"
+    key.write_bytes(generate_key("p256", WORDS))
+    key.chmod(0o600)
+    job = home.job("return 1")
+    env = {**home.environment(), "BEDDEL_KEY_PASSWORD": WORDS}
+    done = home.run("run", job, "-q", "--signing-key", key, env=env)
+    assert done.returncode == 0, done.message
+    assert "ENCRYPTED" not in (home.home / "keys/log.pem").read_text()
+    # A key of the home is its own matter, and the log's goes with it.
+    assert home.run("run", job, "-q").returncode == 0
 
 
 def test_two_different_passphrases_make_no_key(home: Home) -> None:

@@ -21,6 +21,7 @@ from beddel_cli.errors import HomeError, SigningKeyError, UnverifiableError, Ver
 from beddel_cli.trust import keys, signing
 from beddel_cli.trust.keys import (
     MAX_KEY_BYTES,
+    Passphrases,
     generate_key,
     load_public_key,
     load_signing_key,
@@ -365,11 +366,13 @@ def test_private_half_alone_is_enough(home: Path) -> None:
 def test_encrypted_key_opens_with_its_passphrase_only(home: Path, kind: Kind) -> None:
     pem = generate_key(kind, "schön und geheim").decode()
     assert "ENCRYPTED" in pem
-    key = load_signing_key(str(home), environment_pem=pem, passphrase="schön und geheim")
+    key = load_signing_key(
+        str(home), environment_pem=pem, passphrases=Passphrases("schön und geheim")
+    )
     load_public_key(key.public_pem).verify(key.sign(b"x"), b"x")
     for wrong in ("", "schön", "x\udcff"):
         with pytest.raises(SigningKeyError, match="passphrase does not open") as caught:
-            load_signing_key(str(home), environment_pem=pem, passphrase=wrong)
+            load_signing_key(str(home), environment_pem=pem, passphrases=Passphrases(wrong))
         assert "schön" not in str(caught.value)
 
 
@@ -384,22 +387,22 @@ def test_passphrase_is_asked_for_only_where_someone_can_answer(home: Path) -> No
         asked.append(question)
         return "open sesame"
 
-    load_signing_key(str(home), file=file, prompt=prompt)
-    load_signing_key(str(home), file=file, prompt=prompt, passphrase="open sesame")
+    load_signing_key(str(home), file=file, passphrases=Passphrases(None, prompt))
+    load_signing_key(str(home), file=file, passphrases=Passphrases("open sesame", prompt))
     assert asked == [f"passphrase for key file {file!r}: "]
 
 
 def test_new_key_is_encrypted_when_there_is_a_passphrase(home: Path) -> None:
-    made = load_signing_key(str(home), passphrase="open sesame")
+    made = load_signing_key(str(home), passphrases=Passphrases("open sesame"))
     assert b"ENCRYPTED" in (home / "keys" / "signing.pem").read_bytes()
-    assert load_signing_key(str(home), passphrase="open sesame").key_id == made.key_id
+    assert load_signing_key(str(home), passphrases=Passphrases("open sesame")).key_id == made.key_id
     with pytest.raises(SigningKeyError, match="is encrypted"):
         load_signing_key(str(home))
 
 
 def test_empty_passphrase_does_not_make_an_open_key(home: Path) -> None:
     with pytest.raises(SigningKeyError, match="the passphrase is empty"):
-        load_signing_key(str(home), passphrase="")
+        load_signing_key(str(home), passphrases=Passphrases(""))
     assert not (home / "keys" / "signing.pem").exists()
 
 
@@ -519,7 +522,7 @@ def test_show_key(home: Path) -> None:
 
 
 def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> None:
-    key = load_signing_key(str(home), passphrase="open sesame")
+    key = load_signing_key(str(home), passphrases=Passphrases("open sesame"))
     shown = show_key(str(home))
     assert (shown.key_id, shown.encrypted) == (key.key_id, True)
     (home / "keys" / "signing.pub.pem").unlink()

@@ -288,6 +288,17 @@ def program_run(home: Home, *words: str | Path) -> Path:
     return path
 
 
+def test_a_refused_program_was_given_no_input_and_is_refused_again(home: Home) -> None:
+    require("user-namespaces")
+    asked = ("--memory", "300MiB")
+    receipt = program_run(home, *asked, "--", "true")
+    said = statement_of(receipt)["predicate"]
+    assert said["outcome"]["status"] == "refused"
+    assert "input" not in {each["name"] for each in said["resolvedDependencies"]}
+    document = replayed(home, receipt, "--", "true", code=0)
+    assert document["verdict"] == "reproduced"
+
+
 def test_a_program_and_everything_it_was_given(home: Home) -> None:
     require("user-namespaces")
     (home.work / "data").mkdir()
