@@ -223,13 +223,24 @@ def _notes(place: str) -> Iterator[tuple[bytes, bool]]:
             for note in _syslog_notes(data):
                 yield note, True
         else:
-            for note in notes_in(data):
-                yield note, False
+            yield from _signed_notes(data, path)
         return
     for name in _names(path):
         if name.endswith((PROOF_SUFFIX, ".checkpoint")):
-            for note in notes_in(_read(os.path.join(path, name))):
-                yield note, False
+            whole = os.path.join(path, name)
+            yield from _signed_notes(_read(whole), whole)
+
+
+def _signed_notes(data: bytes, path: str) -> Iterator[tuple[bytes, bool]]:
+    # A file in which nothing is signed is another file, not a changed one.
+    proof = data.startswith(_PROOF_START)
+    if not proof and not any(line.startswith(_DASH) for line in data.split(b"\n")):
+        return
+    try:
+        for note in notes_in(data):
+            yield note, False
+    except VerificationError as error:
+        raise VerificationError(f"{path!r}: {error.message}") from error
 
 
 def _names(folder: str) -> list[str]:

@@ -173,6 +173,19 @@ def test_anchors_tell_what_a_log_alone_does_not(kind: str, home: Home) -> None:
         assert status.stdout == b"?? mine\n"
 
 
+def test_a_file_without_anchors_could_tell_nothing_and_a_damaged_one_is_named(home: Home) -> None:
+    make_log(home.home, 2)
+    (home.work / "messages").write_text("Nov 22 09:00:01 host cron[1]: no anchor at all\n")
+    found = verify(home, "--against-anchor", "messages")
+    assert (found["exit_code"], found["error"]["code"]) == (2, "could-not-verify")
+    assert home.run("audit", "anchor", "--to", "file:kept").returncode == 0
+    with (home.work / "kept").open("a") as kept:
+        kept.write("and a word too many\n")
+    found = verify(home, "--against-anchor", "kept")
+    assert found["exit_code"] == 1
+    assert found["error"]["message"].startswith("'kept': text after the last checkpoint")
+
+
 def test_another_log_in_the_place_of_the_anchored_one(home: Home) -> None:
     make_log(home.home, 2)
     assert home.run("audit", "anchor", "--to", "file:kept").returncode == 0
