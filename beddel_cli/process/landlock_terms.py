@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from beddel_cli.errors import RefusedError
+from beddel_cli.process.mount_rules import target_problem
 from beddel_cli.process.program import DEFAULT_WORKSPACE
 
 TYPE_CHECKING = False
@@ -108,6 +109,8 @@ def beyond_this_rung(workspace: Asked | None, mounts: Iterable[Asked]) -> Refuse
         if mount.target != mount.source:
             what = f"{mount.source} at {mount.target}"
             fix = f"show it where it is: --mount {mount.source}:{mount.source}"
+            if target_problem(mount.source) is not None:
+                fix = "copy it into the workspace: it cannot be shown where it is either"
             return _needs_namespaces(what, fix)
     return None
 

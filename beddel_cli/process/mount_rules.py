@@ -390,7 +390,7 @@ def _job_mode(mode: object, modes: tuple[str, ...], default: str, place: Place) 
 
 
 def _check_target(target: str, place: Place | None) -> None:
-    problem = _target_problem(target)
+    problem = target_problem(target)
     if problem is not None:
         raise _wrong(
             f"{target!r} cannot be a mount's target: {problem}",
@@ -400,7 +400,8 @@ def _check_target(target: str, place: Place | None) -> None:
         )
 
 
-def _target_problem(target: str) -> str | None:
+def target_problem(target: str) -> str | None:
+    """Say why nothing can be mounted at a path inside; None where it can."""
     if not target.startswith("/"):
         return "it is not absolute"
     if not target.isprintable():

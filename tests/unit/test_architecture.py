@@ -155,7 +155,7 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"limits", "record", "repetition", "salted_digest"},
     "offer": {"host", "record"},
     "program_offer": {"host", "offer", "process.remedies", "record"},
-    "process.landlock_terms": {"errors", "process.program"},
+    "process.landlock_terms": {"errors", "process.mount_rules", "process.program"},
     "process.scratch": {"process.cgroup", "record"},
     "process.workspace_copy": {"record"},
     "process.strict_rules": {

@@ -36,6 +36,13 @@ def test_only_what_lies_where_it_is_can_be_shown() -> None:
         assert (refusal.reason, refusal.needs) == ("files", needs)
 
 
+def test_a_remedy_is_one_that_can_be_followed() -> None:
+    for source, words in (("/srv/data", "--mount /srv/data:/srv/data"), ("/tmp/x", "copy it into")):
+        refusal = beyond_this_rung(None, (mount(source, "/data"),))
+        assert refusal is not None
+        assert words in str(refusal.fix)
+
+
 @pytest.mark.parametrize("step", MACHINE_STEPS)
 def test_a_refusal_of_the_machine_is_one(step: str) -> None:
     for number in (errno.EPERM, errno.ENOSYS, errno.ENOSPC, errno.EACCES, errno.EINVAL):
