@@ -17,7 +17,10 @@ from tests.support.github_runner import ACTION, Job, Runner
 
 SOURCE = ACTION.read_text("utf-8")
 STEPS: list[dict[str, Any]] = yaml.safe_load(SOURCE)["runs"]["steps"]
-UPLOADED = {"receipt.json", "bundle.json", "predicate.json", "signing.pub.pem"}
+UPLOADED = {
+    *("receipt.json", "bundle.json", "predicate.json", "receipt.json.tlog-proof"),
+    *("signing.pub.pem", "log.pub.pem"),
+}
 
 
 @pytest.fixture
@@ -74,8 +77,16 @@ def test_a_good_job_leaves_its_output_its_receipt_and_an_artifact(
     assert job.commands[0].data.endswith(ONLY_THIS_RUN)
     assert f"generated&#58; {ONLY_THIS_RUN}" in job.summary
     assert "### beddel-cli: success" in job.summary
-    assert [path for path in runner.temporary.rglob("*") if "signing.pem" in path.name] == []
-    assert not list(runner.temporary.rglob("home"))
+    everything = [path for path in runner.temporary.rglob("*") if path.is_file()]
+    assert [path for path in everything if b"PRIVATE KEY" in path.read_bytes()] == []
+    # The command that the summary shows still works, and the proof has its key beside it.
+    shown = re.search(r"verify (\S+) --key (\S+)", job.stderr.decode())
+    assert shown is not None
+    assert home.run("verify", shown[1], "--key", shown[2]).returncode == 0
+    proven = ("--log-key", out["log-public-key"])
+    proof = home.run("verify", out["receipt"], "--key", out["public-key"], *proven)
+    assert proof.returncode == 0, proof.message
+    assert b", proved;" in proof.stdout
 
 
 ENDINGS = {
