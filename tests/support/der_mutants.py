@@ -77,9 +77,9 @@ def nested(inner: bytes, depth: int) -> bytes:
 
 
 def inserted(data: bytes, extra: bytes, beside: bytes) -> bytes:
-    """Give the data with more before one of its elements, and lengths that fit."""
-    if data.startswith(beside):
-        return extra + data
+    """Give the data with more in a set that has one element, in a set's order."""
+    if data == beside:
+        return b"".join(sorted((extra, data)))
     return b"".join(
         element(tag, inserted(value, extra, beside) if beside in value else value)
         for tag, value in elements(data)

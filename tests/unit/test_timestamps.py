@@ -153,7 +153,8 @@ def test_odd_certificates_beside_the_good_one(authority: Authority, stamp: bytes
     good = check_stamp(stamp, roots, SIGNATURE)
     pem = (authority.folder / "tsa.pem").read_text()
     own = ssl.PEM_cert_to_DER_cert(pem)
-    assert holds(inserted(stamp, own, beside=own), roots, good)
+    other = ssl.PEM_cert_to_DER_cert(authority.root.read_text())
+    assert holds(inserted(stamp, other, beside=own), roots, good)
     for odd in set(mutants(own)):
         holds(inserted(stamp, odd, beside=own), roots, good)
     renewed = own[:-1] + bytes([own[-1] ^ 1])
