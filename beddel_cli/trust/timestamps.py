@@ -98,13 +98,14 @@ def _require_certificates(answer: Any) -> None:
 def _certificate_errors() -> tuple[type[Exception], ...]:
     """Give what reading a certificate raises that is none, or an odd one.
 
-    Source: cryptography, "X.509 Reference", load_der_x509_certificate and Certificate.extensions.
+    Source: cryptography, "X.509 Reference": load_der_x509_certificate, Certificate.extensions, and
+    NameAttribute, of which a type that does not go with its name is a TypeError.
     """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
     odd = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-    return (ValueError, UnsupportedAlgorithm, *odd)
+    return (ValueError, TypeError, UnsupportedAlgorithm, *odd)
 
 
 def _library() -> Any:

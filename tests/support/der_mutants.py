@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 Element = tuple[int, bytes]
-OTHER_TAGS = (0x02, 0x04, 0x30, 0x80, 0xA1, 0x1F)
+OTHER_TAGS = (0x02, 0x03, 0x04, 0x30, 0x80, 0xA1, 0x1F)
 OTHER_VALUES = (b"", b"\x05", b"\xff", b"\x7f" * 300, b"00000101000000Z")
 LENGTHS_THAT_LIE = (b"\x80", b"\x84\xff\xff\xff\xff", b"\x88" + b"\xff" * 8)
 NESTINGS = 200
