@@ -180,6 +180,7 @@ def test_a_copy_without_the_file_beside_it_is_a_log_that_is_cut(tmp_path: Path) 
         shutil.copy(log_path(tmp_path), copy)
         shutil.copy(log_path(tmp_path), whole)
         shutil.copy(f"{log_path(tmp_path)}-wal", f"{whole}-wal")
+    assert not log_path(tmp_path).with_name("default.sqlite3-wal").exists(), "closed: one file"
     sizes = {}
     for path in (copy, whole, log_path(tmp_path)):
         with open_log_file(str(path)) as ledger:
@@ -187,7 +188,6 @@ def test_a_copy_without_the_file_beside_it_is_a_log_that_is_cut(tmp_path: Path) 
             assert (found.findings, found.key_id is None) == ((), False)
             sizes[path.name] = found.size
     assert sizes == {"copy.sqlite3": ENTRIES, "whole.sqlite3": 17, "default.sqlite3": 17}
-    assert not log_path(tmp_path).with_name("default.sqlite3-wal").exists(), "closed: one file"
     with open_log_file(str(copy)) as ledger:
         anchors = [checkpoint(newest)]
         (cut,) = judge_log(ledger.origin, ledger.rows, [public_of(key)], anchors).findings
