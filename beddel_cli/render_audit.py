@@ -13,8 +13,13 @@ from beddel_cli.render import object_of_error
 from beddel_cli.terminal import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from beddel_cli.log.audit import Judgement
     from beddel_cli.log.ledger import Row
+
+    # A place, where a checkpoint went there, and why it did not: one of the two.
+    Written = tuple[str, str | None, BeddelError | None]
 
 LIST_SCHEMA = "beddel-cli/audit-list/v1"
 SHOW_SCHEMA = "beddel-cli/audit-show/v1"
@@ -135,6 +140,33 @@ def _anchor_rows(found: Judgement) -> list[tuple[str, str]]:
 
 def _words(start: int, end: int) -> str:
     return f"entries {start} to {end - 1}" if start < end else "no entry"
+
+
+def anchor_json(
+    found: Judgement, note: bytes, written: Sequence[Written], code: int
+) -> dict[str, Any]:
+    """Give where the checkpoint over a good log went; `error` is that of the first that failed."""
+    places = [
+        {"place": place, "where": where, "error": None if error is None else object_of_error(error)}
+        for place, where, error in written
+    ]
+    return {
+        "schema": ANCHOR_SCHEMA,
+        "exit_code": code,
+        "origin": found.origin,
+        "size": found.size,
+        "root": found.root.hex(),
+        "places": places,
+        "checkpoint": note.decode(),
+        "error": next((each["error"] for each in places if each["error"] is not None), None),
+    }
+
+
+def anchor_text(found: Judgement, written: Sequence[Written]) -> str:
+    """Give where the checkpoint over a good log went, for people; nothing if nowhere."""
+    rows = [f"  {visible(where)}\n" for _, where, _ in written if where is not None]
+    head = f"anchored entries 0 to {found.size - 1} of {visible(found.origin)}\n"
+    return "".join([head, *rows]) if rows else ""
 
 
 def error_json(schema: str, error: BeddelError, code: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from beddel_cli.errors import BeddelError, LedgerError, UsageError, Verification
 from beddel_cli.figures import counted
 from beddel_cli.home import locate, write_whole
 from beddel_cli.log.audit import judge_log
-from beddel_cli.log.audit_anchor import read_anchors, write_anchor
+from beddel_cli.log.audit_anchor import check_place, read_anchors, write_anchor
 from beddel_cli.log.checkpoint import (
     NoteSignature,
     checkpoint_text,
@@ -203,9 +203,12 @@ def _anchor(
 ) -> int:
     """Verify the log, then keep its newest checkpoint at each of the places.
 
-    Exits 0 when every place took it, 1 when the log is not good, 2 when something failed.
+    Exits 0 when every place took it, 1 when the log is not good, 2 when something failed; each
+    place that took it is named all the same.
     """
     try:
+        for place in to:
+            check_place(place)
         trusted, _ = _trusted(None)
         with _open(tenant, None) as ledger:
             ledger.begin_reading()
@@ -216,22 +219,29 @@ def _anchor(
                     hint="beddel-cli audit verify",
                 )
             _, note = _head(ledger)
-        places = [{"place": place, "where": write_anchor(place, note)} for place in to]
     except BeddelError as error:
         code = EXIT_BAD if isinstance(error, DamagedError | VerificationError) else 2
         if as_json:
             sys.stdout.write(dump(render.error_json(render.ANCHOR_SCHEMA, error, code)))
         sys.stderr.write(error_text(error))
         return code
+    written = [(place, *_keep(place, note)) for place in to]
+    errors = [error for _, _, error in written if error is not None]
+    code = EXIT_COULD_NOT_TELL if errors else EXIT_GOOD
     if as_json:
-        head = {"origin": found.origin, "size": found.size, "root": found.root.hex()}
-        document = {"schema": render.ANCHOR_SCHEMA, "exit_code": 0, **head, "places": places}
-        sys.stdout.write(dump({**document, "checkpoint": note.decode(), "error": None}))
+        sys.stdout.write(dump(render.anchor_json(found, note, written, code)))
     else:
-        print(f"anchored entries 0 to {found.size - 1} of {found.origin}")
-        for place in places:
-            print(f"  {place['where']}")
-    return EXIT_GOOD
+        sys.stdout.write(render.anchor_text(found, written))
+    sys.stderr.write("".join(map(error_text, errors)))
+    return code
+
+
+def _keep(place: str, note: bytes) -> tuple[str | None, BeddelError | None]:
+    """Keep a checkpoint at one of the places: where it went, or why it did not."""
+    try:
+        return write_anchor(place, note), None
+    except BeddelError as error:
+        return None, error
 
 
 def _open(tenant: str | None, log: str | None) -> Ledger:

@@ -92,30 +92,41 @@ def read_anchors(place: str, origin: str, keys: Iterable[VerifyingKey]) -> Ancho
     return Anchors(tuple(found), others, passed_over)
 
 
+def check_place(place: str) -> None:
+    """Return if checkpoints could be kept at such a place.
+
+    Args:
+        place: `file:PATH`, `git:REPOSITORY` or `syslog`.
+
+    Raises:
+        UsageError: there is no such kind of place.
+    """
+    kind, _, rest = place.partition(":")
+    if place != "syslog" and not (kind in ("file", "git") and rest):
+        raise UsageError(
+            f"checkpoints cannot be kept at {place!r}",
+            expected="file:PATH, git:REPOSITORY or syslog",
+        )
+
+
 def write_anchor(place: str, note: bytes) -> str:
     """Keep a checkpoint at a place, and say where it went.
 
     Args:
-        place: `file:PATH`, `git:REPOSITORY` or `syslog`.
+        place: one that was checked.
         note: the signed checkpoint.
 
     Raises:
-        UsageError: there is no such kind of place.
         LedgerError: it could not be kept there.
     """
     kind, _, rest = place.partition(":")
-    if kind == "file" and rest:
+    if kind == "file":
         append_to_file(rest, note)
         return f"added to {rest}"
-    if kind == "git" and rest:
+    if kind == "git":
         return f"commit {commit_to_git(rest, note)} on {GIT_BRANCH}; push it where others keep it"
-    if place == "syslog":
-        send_to_syslog(note, SYSLOG_SOCKET)
-        return f"sent to {SYSLOG_SOCKET}; read it back from the file your syslog writes"
-    raise UsageError(
-        f"checkpoints cannot be kept at {place!r}",
-        expected="file:PATH, git:REPOSITORY or syslog",
-    )
+    send_to_syslog(note, SYSLOG_SOCKET)
+    return f"sent to {SYSLOG_SOCKET}; read it back from the file your syslog writes"
 
 
 def append_to_file(path: str, note: bytes) -> None:

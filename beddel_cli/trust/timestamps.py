@@ -8,6 +8,8 @@ Source: RFC 3161; over which bytes: Sigstore's bundle, RFC3161SignedTimestamp.
 
 from __future__ import annotations
 
+from warnings import catch_warnings
+
 from beddel_cli.errors import BeddelError, UnverifiableError, VerificationError
 
 TYPE_CHECKING = False
@@ -65,14 +67,45 @@ def check_stamp(token: bytes, roots_pem: bytes, signature: bytes) -> int:
     answer = _decoded(token, VerificationError)
     _require_granted(answer, VerificationError)
     _require_over(answer, signature, VerificationError)
-    verifier = library.VerifierBuilder(roots=_roots(roots_pem)).build()
-    try:
-        verifier.verify_message(answer, signature)
-    except (library.VerificationError, ValueError) as error:
-        raise VerificationError(
-            f"the time stamp is not one of an authority whose root was given: {error}"
-        ) from error
+    with catch_warnings(action="ignore"):  # of odd certificates, which are judged here
+        verifier = library.VerifierBuilder(roots=_roots(roots_pem)).build()
+        try:
+            _require_certificates(answer)
+            verifier.verify_message(answer, signature)
+        except (library.VerificationError, *_certificate_errors()) as error:
+            raise VerificationError(
+                f"the time stamp is not one of an authority whose root was given: {error}"
+            ) from error
     return int(answer.tst_info.gen_time.timestamp() * 1000)
+
+
+def _require_certificates(answer: Any) -> None:
+    """Return if no two certificates have one issuer and number.
+
+    The signature does not cover them, and the library takes as the signer's any that has its
+    issuer and number: with two, its verdict would differ from one run to the next.
+
+    Raises:
+        VerificationError: two have.
+    """
+    from cryptography import x509
+
+    found = [x509.load_der_x509_certificate(each) for each in answer.signed_data.certificates]
+    if len({(each.issuer, each.serial_number) for each in found}) != len(found):
+        raise VerificationError("two certificates of the time stamp have one issuer and number")
+
+
+def _certificate_errors() -> tuple[type[Exception], ...]:
+    """Give what reading a certificate raises that is none, or an odd one.
+
+    Source: cryptography, "X.509 Reference": load_der_x509_certificate, Certificate.extensions, and
+    NameAttribute, of which a type that does not go with its name is a TypeError.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    odd = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+    return (ValueError, TypeError, UnsupportedAlgorithm, *odd)
 
 
 def _library() -> Any:
@@ -119,11 +152,19 @@ def _require_over(answer: Any, signature: bytes, error_class: type[BeddelError])
 
 
 def _roots(pem: bytes) -> list[Any]:
-    from cryptography import x509
+    """Read the roots, and make sure that OpenSSL can, too: the library ends in a panic if not."""
+    import ssl
 
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    errors: tuple[type[Exception], ...] = (ssl.SSLError, *_certificate_errors())
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+        roots = x509.load_pem_x509_certificates(pem)
+        every = b"".join(root.public_bytes(Encoding.DER) for root in roots)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=every)
+    except errors as error:
         raise UnverifiableError(
             f"the roots of time stamps are no PEM certificates: {error}"
         ) from error
+    return roots

@@ -1,7 +1,10 @@
 """Measure the log, and print it: `python tests/benchmarks/log_benchmarks.py [--entries 1000000]`.
 
 Appends are on the disk that BEDDEL_BENCH_FOLDER (default: the temporary folder) is on, each synced;
-what a sync alone costs there stands beside them. Nothing is asserted.
+what a sync alone costs there stands beside them; on /dev/shm there is no disk in the figures. Logs
+of different sizes take turns, so that what else the machine does falls on all of them alike: what
+to compare is the ratio to the first. A size is what a log had when it was made; what is measured
+adds up to 1,100 to it. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
 from beddel_cli.log.checkpoint import checkpoint_text, ed25519_key_hash
-from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.ledger import Ledger, open_ledger
 from beddel_cli.log.log_entry import finished_entry, started_entry
 from beddel_cli.log.merkle import GrowingTree, inclusion_path, leaf_hash, verify_inclusion
 from beddel_cli.trust.keys import SigningKey, load_log_key
@@ -57,7 +63,7 @@ def entries(count: int) -> Iterator[bytes]:
 
 
 def fill(home: Path, key: SigningKey, count: int) -> None:
-    """Make a log of many entries in one transaction; only its head is signed."""
+    """Make a log of many entries in one transaction, on disk; only its head is signed."""
     with open_ledger(str(home), "default") as ledger:
         origin, path = ledger.origin, ledger.path
     connection = sqlite3.connect(path, isolation_level=None)
@@ -66,7 +72,7 @@ def fill(home: Path, key: SigningKey, count: int) -> None:
     tree = GrowingTree()
 
     def rows() -> Iterator[tuple[int, bytes, bytes, bytes]]:
-        for index, data in enumerate(entries(count)):
+        for index, data in enumerate(islice(entries(count), count)):
             leaf = leaf_hash(data)
             nodes = b"".join([leaf, *tree.add(leaf)])
             signature = bytes(68)
@@ -78,6 +84,9 @@ def fill(home: Path, key: SigningKey, count: int) -> None:
     connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", rows())
     connection.execute("COMMIT")
     connection.close()
+    # What is still to be written of it would otherwise be waited for by what is measured next.
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def times_ms(rounds: int, action: Callable[[], object]) -> list[float]:
@@ -89,11 +98,11 @@ def times_ms(rounds: int, action: Callable[[], object]) -> list[float]:
     return found
 
 
-def show(what: str, found: list[float]) -> None:
+def show(what: str, found: list[float], more: str = "") -> None:
     ordered = sorted(found)
     print(
         f"{what:<52} median {statistics.median(found):8.3f} ms"
-        f"   p99 {ordered[int(len(ordered) * 0.99)]:8.3f} ms"
+        f"   p99 {ordered[int(len(ordered) * 0.99)]:8.3f} ms{more}"
     )
 
 
@@ -112,25 +121,71 @@ def sync_alone(folder: Path) -> list[float]:
     return found
 
 
-def measure_log(home: Path, key: SigningKey, name: str) -> None:
-    """Time opening, appending to and proving from a log that is there."""
-    show(f"{name}: open and close", times_ms(50, lambda: open_ledger(str(home), "default").close()))
+def in_turns(
+    rounds: int, sizes: list[int], action: Callable[[int], object]
+) -> dict[int, list[float]]:
+    """Time an action on the logs of these sizes in turns, in an order that is new in each round."""
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for size in random.sample(sizes, len(sizes)):
+            found[size] += times_ms(1, partial(action, size))
+    return found
+
+
+def show_sizes(what: str, found: dict[int, list[float]]) -> None:
+    """Show the times of logs by their sizes, and what each is to the first."""
+    first = statistics.median(next(iter(found.values())))
+    for size, times in found.items():
+        ratio = statistics.median(times) / first
+        show(f"{size:>9,} entries: {what}", times, f"   {ratio:5.2f} x")
+
+
+def measure_opening(homes: dict[int, Path]) -> None:
+    """Time opening a log, and what one visit takes that also adds an entry."""
+
+    def open_it(size: int) -> Ledger:
+        return open_ledger(str(homes[size]), "default")
+
+    def visit(size: int) -> None:
+        with open_it(size) as ledger:
+            ledger.append(data, keys[size])
+
     data = next(entries(2))
+    keys = {size: load_log_key(str(home)) for size, home in homes.items()}
+    sizes = list(homes)
+    show_sizes("open, close", in_turns(300, sizes, lambda size: open_it(size).close()))
+    show_sizes("open, append, close", in_turns(100, sizes[1:], visit))
+
+
+def measure_entries(homes: dict[int, Path]) -> None:
+    """Time adding to logs and proving from them, while they stay open."""
+
+    def prove(count: int) -> None:
+        size = ledgers[count].size()
+        inclusion_path(random.randrange(size), size, ledgers[count].read_node)
+
+    data = next(entries(2))
+    with ExitStack() as stack:
+        keys = {count: load_log_key(str(home)) for count, home in homes.items()}
+        ledgers = {
+            count: stack.enter_context(open_ledger(str(home), "default"))
+            for count, home in homes.items()
+        }
+        sizes = list(homes)
+        added = in_turns(1000, sizes, lambda count: ledgers[count].append(data, keys[count]))
+        show_sizes("append, signed checkpoint", added)
+        show_sizes("inclusion proof", in_turns(1000, sizes, prove))
+
+
+def check_a_proof(home: Path) -> None:
+    """Make sure that what is timed proves something."""
     with open_ledger(str(home), "default") as ledger:
-        show(f"{name}: append, signed checkpoint", times_ms(1000, lambda: ledger.append(data, key)))
         size = ledger.size()
-
-        def prove() -> None:
-            inclusion_path(random.randrange(size), size, ledger.read_node)
-
-        show(f"{name}: inclusion proof", times_ms(1000, prove))
-        index = size // 3
-        row = ledger.row(index)
-        tree_root = ledger.root(size)
-        path = inclusion_path(index, size, ledger.read_node)
+        row = ledger.row(size // 3)
         if row is None:
             raise SystemExit("an entry is missing")
-        verify_inclusion(leaf_hash(row.data), index, size, path, tree_root)
+        path = inclusion_path(row.index, size, ledger.read_node)
+        verify_inclusion(leaf_hash(row.data), row.index, size, path, ledger.root(size))
 
 
 def measure_verify(home: Path, count: int) -> None:
@@ -166,13 +221,14 @@ def main() -> None:
     most = options.parse_args().entries
     folder = Path(tempfile.mkdtemp(prefix="beddel-log-", dir=os.environ.get("BEDDEL_BENCH_FOLDER")))
     try:
+        homes = {count: folder / str(count) for count in (0, 1, 10, most // 10, most)}
+        for count, home in homes.items():
+            fill(home, load_log_key(str(home)), count)
         show("4 KiB written and synced, alone", sync_alone(folder))
-        for count in (0, most):
-            home = folder / str(count)
-            key = load_log_key(str(home))
-            if count:
-                fill(home, key, count)
-            measure_log(home, key, f"{count:,} entries")
+        measure_opening(homes)
+        measure_entries({count: homes[count] for count in (10, most // 10, most)})
+        check_a_proof(homes[most])
+        shutil.rmtree(homes[most])
         for count in (most // 100, most // 10, most):
             home = folder / f"v{count}"
             fill(home, load_log_key(str(home)), count)

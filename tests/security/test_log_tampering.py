@@ -172,6 +172,28 @@ def test_a_cut_tail_agrees_with_itself_and_not_with_an_anchor(tmp_path: Path) ->
     assert found.anchored == 6
 
 
+def test_a_copy_without_the_file_beside_it_is_a_log_that_is_cut(tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, RUNS)
+    copy, whole = tmp_path / "copy.sqlite3", tmp_path / "whole.sqlite3"
+    with open_ledger(str(tmp_path), "default") as ledger:
+        newest = ledger.append(run_entries(99, ENTRIES)[0], key).checkpoint
+        shutil.copy(log_path(tmp_path), copy)
+        shutil.copy(log_path(tmp_path), whole)
+        shutil.copy(f"{log_path(tmp_path)}-wal", f"{whole}-wal")
+    assert not log_path(tmp_path).with_name("default.sqlite3-wal").exists(), "closed: one file"
+    sizes = {}
+    for path in (copy, whole, log_path(tmp_path)):
+        with open_log_file(str(path)) as ledger:
+            found = judge_log(ledger.origin, ledger.rows, [public_of(key)])
+            assert (found.findings, found.key_id is None) == ((), False)
+            sizes[path.name] = found.size
+    assert sizes == {"copy.sqlite3": ENTRIES, "whole.sqlite3": 17, "default.sqlite3": 17}
+    with open_log_file(str(copy)) as ledger:
+        anchors = [checkpoint(newest)]
+        (cut,) = judge_log(ledger.origin, ledger.rows, [public_of(key)], anchors).findings
+    assert (cut.index, cut.what) == (ENTRIES, "entry 16 is gone: an anchor has 17 entries")
+
+
 def test_an_emptied_log(tmp_path: Path) -> None:
     key, notes = make_log(tmp_path, RUNS)
     with Forger(log_path(tmp_path)) as forger:

@@ -221,6 +221,35 @@ def test_a_place_that_takes_nothing(home: Home) -> None:
         assert "Traceback" not in result.message
 
 
+def test_a_place_that_took_it_is_told_though_another_did_not(home: Home) -> None:
+    make_log(home.home, 1)
+    first, bad, last = "file:first", "file:none/kept", "file:last"
+    to = [word for place in (first, bad, last) for word in ("--to", place)]
+    result = home.run("audit", "anchor", *to)
+    assert result.returncode == 2
+    anchored, *where = result.stdout.decode().splitlines()
+    assert anchored.startswith("anchored entries 0 to 1 of ")
+    assert where == ["  added to first", "  added to last"]
+    assert "folder 'none' does not exist" in result.message
+    document = home.run("audit", "anchor", *to, "--json").json
+    assert document["exit_code"] == 2
+    assert document["error"]["message"] in result.message
+    assert [(each["where"], each["error"]) for each in document["places"]] == [
+        ("added to first", None),
+        (None, document["error"]),
+        ("added to last", None),
+    ]
+    kept = (home.work / "first").read_bytes()
+    assert kept == (home.work / "last").read_bytes()
+    assert [note.decode() for note in notes_in(kept)] == [document["checkpoint"]] * 2
+
+
+def test_a_place_there_is_not_is_told_before_any_takes_it(home: Home) -> None:
+    make_log(home.home, 1)
+    assert home.run("audit", "anchor", "--to", "file:first", "--to", "ftp:kept").returncode == 2
+    assert not (home.work / "first").exists()
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 def test_syslog_gets_one_line_that_can_be_read_back(kind: int, tmp_path: Path) -> None:
     key, notes = make_log(tmp_path, 1)

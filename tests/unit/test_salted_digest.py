@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from beddel_cli.capture import PART_BYTES, capture_path, make_capture
-from beddel_cli.errors import UnverifiableError
+from beddel_cli.commands.verify_command import read_salt
+from beddel_cli.errors import BeddelError, UnverifiableError
 from beddel_cli.outcome import ConsoleLine, Outcome
 from beddel_cli.process.program import Stream
 from beddel_cli.record import changed
-from beddel_cli.salted_digest import check_salt, digest_set, digest_text
+from beddel_cli.salted_digest import SALT_BYTES, SALTING, check_salt, digest_set, digest_text
 from beddel_cli.trust.verify import check_expectations, verify_envelope
 from tests.support import values
 from tests.support.capabilities import require
@@ -56,6 +57,22 @@ def test_only_the_right_salt_is_taken() -> None:
     ):
         with pytest.raises(UnverifiableError, match=words):
             check_salt(salt, member)
+
+
+def test_no_mutant_of_a_salt_is_taken(tmp_path: Path) -> None:
+    salt, file = bytes(range(7, 7 + SALT_BYTES)), tmp_path / "salt"
+    said = {"method": SALTING, "digest": {"sha256": sha256(salt)}}
+    file.write_bytes(salt)
+    assert check_salt(read_salt(str(file)), said) == salt, "the control"
+    number = int.from_bytes(salt, "big")
+    flipped = [(number ^ 1 << bit).to_bytes(SALT_BYTES, "big") for bit in range(8 * SALT_BYTES)]
+    cut = [salt[:size] for size in range(SALT_BYTES)] + [salt[1:], salt[::-1], salt[1:] + salt[:1]]
+    longer = [salt + b"\n", salt + b"\0", b"\0" + salt, 2 * salt, 3000 * salt]
+    spelled = [salt.hex().encode(), base64.b64encode(salt), b"\xef\xbb\xbf" + salt]
+    for spoiled in (*flipped, *cut, *longer, *spelled):
+        file.write_bytes(spoiled)
+        with pytest.raises(BeddelError):
+            check_salt(read_salt(str(file)), said)
 
 
 def salted_run(home: Home, job: Path, *options: str | Path) -> tuple[Path, bytes]:

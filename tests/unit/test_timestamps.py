@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from beddel_cli.trust.timestamps import (
 )
 from beddel_cli.trust.trust_list import Revocation
 from tests.support.command import CommandLine
+from tests.support.der_mutants import inserted, mutants, nested
 from tests.support.statements import sign
 from tests.support.timestamp_authority import Authority
 from tests.support.trusted import DAY, HOUR, entry, new_key, payload_at, trust_file
@@ -122,6 +124,49 @@ def test_no_flipped_byte_of_a_stamp_is_another_time(authority: Authority, stamp:
             continue
     # Some bytes are no part of what is signed, such as the certificates that come along.
     assert held < len(stamp) // 10
+
+
+def holds(stamp: bytes, roots: bytes, at_ms: int) -> bool:
+    """Tell whether a stamp is good, which may then be of one time only; there is no third."""
+    try:
+        found = check_stamp(stamp, roots, SIGNATURE)
+    except (VerificationError, UnverifiableError):
+        return False
+    assert found == at_ms
+    return True
+
+
+def test_no_mutant_of_a_stamp_is_another_time(authority: Authority, stamp: bytes) -> None:
+    """Each element spoiled in each way; how many more were tried by hand is in SECURITY.md."""
+    roots = authority.root.read_bytes()
+    good = check_stamp(stamp, roots, SIGNATURE)
+    spoiled = {*mutants(stamp), nested(stamp, 7000)} - {stamp}
+    assert len(spoiled) > 1500
+    # Versions, names of algorithms and the like: what no authority signs, and nothing depends on.
+    assert sum(holds(each, roots, good) for each in spoiled) < 20
+    assert not any(holds(stamp[:size], roots, good) for size in range(len(stamp)))
+
+
+def test_odd_certificates_beside_the_good_one(authority: Authority, stamp: bytes) -> None:
+    """The signature does not cover them, so anybody may add one."""
+    roots = authority.root.read_bytes()
+    good = check_stamp(stamp, roots, SIGNATURE)
+    pem = (authority.folder / "tsa.pem").read_text()
+    own = ssl.PEM_cert_to_DER_cert(pem)
+    other = ssl.PEM_cert_to_DER_cert(authority.root.read_text())
+    assert holds(inserted(stamp, other, beside=own), roots, good)
+    for odd in set(mutants(own)):
+        holds(inserted(stamp, odd, beside=own), roots, good)
+    renewed = own[:-1] + bytes([own[-1] ^ 1])
+    with pytest.raises(VerificationError, match="one issuer and number"):
+        check_stamp(inserted(stamp, renewed, beside=own), roots, SIGNATURE)
+
+
+def test_odd_roots(authority: Authority, stamp: bytes) -> None:
+    root = authority.root.read_text()
+    good = check_stamp(stamp, root.encode(), SIGNATURE)
+    for odd in set(mutants(ssl.PEM_cert_to_DER_cert(root))):
+        holds(stamp, ssl.DER_cert_to_PEM_cert(odd).encode(), good)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"0" * 100, b"\x30\x03\x02\x01\x02", b"\x30\x80"])
