@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from time import sleep
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,8 +31,7 @@ from beddel_cli.log.ledger_file import DamagedError
 from beddel_cli.log.log_entry import parse_entry
 from beddel_cli.log.merkle import inclusion_path
 from beddel_cli.render import error_text
-from beddel_cli.render_explain import dump
-from beddel_cli.terminal import visible
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,14 +87,14 @@ def _list(
             return EXIT_GOOD
         entries = [render.entry_json(row) for row in ledger.rows(start)]
         document = {"schema": render.LIST_SCHEMA, "origin": ledger.origin, "path": ledger.path}
-        sys.stdout.write(dump({**document, "entries": entries}))
+        sys.stdout.write(json_text({**document, "entries": entries}))
     return EXIT_GOOD
 
 
 def _list_tenants(as_json: bool) -> int:
     found = tenants(locate(os.environ).home)
     if as_json:
-        sys.stdout.write(dump({"schema": render.LIST_SCHEMA, "tenants": list(found)}))
+        sys.stdout.write(json_text({"schema": render.LIST_SCHEMA, "tenants": list(found)}))
     else:
         sys.stdout.write("".join(f"{name}\n" for name in found))
     return EXIT_GOOD
@@ -125,11 +124,11 @@ def _show(
         if proof is not None:
             write_whole(proof, make_proof(rows[-1].index, path, note, rows[-1].data), 0o600)
     if as_json:
-        sys.stdout.write(dump(document))
+        sys.stdout.write(json_text(document))
     else:
         for row, entry in zip(rows, shown, strict=True):
             print(render.entry_line(row))
-            sys.stdout.write(dump(entry["entry"]))
+            sys.stdout.write(json_text(entry["entry"]))
     return EXIT_GOOD
 
 
@@ -145,8 +144,10 @@ def _tail(
     """Print the newest entries, and with --follow each further one as it is written."""
     with _open(tenant, None) as ledger:
         for row in _following(ledger, max(0, ledger.size() - last), follow=follow):
-            line = compact(render.entry_json(row)) if as_json else render.entry_line(row)
-            print(line, flush=True)
+            entry = render.entry_json(row)
+            line = json_text(entry, indent=None) if as_json else f"{render.entry_line(row)}\n"
+            sys.stdout.write(line)
+            sys.stdout.flush()
     return EXIT_GOOD
 
 
@@ -181,13 +182,13 @@ def _verify(
         bad = isinstance(error, DamagedError | VerificationError)
         code = EXIT_BAD if bad else EXIT_COULD_NOT_TELL
         if as_json:
-            sys.stdout.write(dump(render.error_json(render.VERIFY_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.error_json(render.VERIFY_SCHEMA, error, code)))
         sys.stderr.write(("NOT GOOD\n" if bad else "could not tell\n") + error_text(error))
         return code
     code = EXIT_BAD if found.findings or found.key_id is None else EXIT_GOOD
     if as_json:
         name = None if log is not None else tenant_name(tenant, os.environ)
-        sys.stdout.write(dump(render.judgement_json(found, name, path, code, why)))
+        sys.stdout.write(json_text(render.judgement_json(found, name, path, code, why)))
     else:
         sys.stdout.write(render.judgement_text(found, path, code, why))
     return code
@@ -220,13 +221,13 @@ def _anchor(
     except BeddelError as error:
         code = EXIT_BAD if isinstance(error, DamagedError | VerificationError) else 2
         if as_json:
-            sys.stdout.write(dump(render.error_json(render.ANCHOR_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.error_json(render.ANCHOR_SCHEMA, error, code)))
         sys.stderr.write(error_text(error))
         return code
     if as_json:
         head = {"origin": found.origin, "size": found.size, "root": found.root.hex()}
         document = {"schema": render.ANCHOR_SCHEMA, "exit_code": 0, **head, "places": places}
-        sys.stdout.write(dump({**document, "checkpoint": note.decode(), "error": None}))
+        sys.stdout.write(json_text({**document, "checkpoint": note.decode(), "error": None}))
     else:
         print(f"anchored entries 0 to {found.size - 1} of {found.origin}")
         for place in places:
@@ -317,10 +318,3 @@ def _following(ledger: Ledger, start: int, *, follow: bool) -> Iterator[Row]:
         if not follow:
             return
         sleep(FOLLOW_SECONDS)
-
-
-def compact(document: dict[str, Any]) -> str:
-    """Write a JSON document on one line, ASCII."""
-    import json
-
-    return json.dumps(document).replace("##[", "##\\u005b")

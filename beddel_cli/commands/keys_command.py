@@ -6,7 +6,6 @@ private key, which no run ever does: keep it somewhere else.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from time import time_ns
@@ -26,7 +25,7 @@ from beddel_cli.commands.trusted_keys_command import (
 )
 from beddel_cli.errors import SigningKeyError, TrustError, UsageError
 from beddel_cli.home import locate
-from beddel_cli.terminal import visible
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _list_json(trust: Trust, now_ms: int) -> str:
         for entry, said in zip(trust.keys, document.pop("keys"), strict=True)
     ]
     more = {"ended": now_ms >= trust.expires_ms, "root_key_ids": list(trust.signed_by)}
-    return json.dumps({**document, **more, "keys": states, "schema": LIST_SCHEMA}, indent=2) + "\n"
+    return json_text({**document, **more, "keys": states, "schema": LIST_SCHEMA})
 
 
 def _list_text(trust: Trust, now_ms: int) -> str:
