@@ -315,10 +315,15 @@ def _doctor(
     """
     from beddel_cli import doctor
 
-    if runtime is not None and runtime not in doctor.RUNTIMES:
-        raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
-    check_platform()
-    report = doctor.examine(profile_name, runtime, job)
+    try:
+        if runtime is not None and runtime not in doctor.RUNTIMES:
+            raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
+        check_platform()
+        report = doctor.examine(profile_name, runtime, job)
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(doctor.report_json_of_error(error)))
+        raise
     if as_json:
         sys.stdout.write(json_text(doctor.report_json(report)))
     else:
@@ -365,7 +370,12 @@ def _profiles_show(
     """Show what one profile grants and requires."""
     from beddel_cli import render_profiles as render
 
-    found = profile.load_profile(name)
+    try:
+        found = profile.load_profile(name)
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(render.shown_json_of_error(error)))
+        raise
     if as_json:
         sys.stdout.write(json_text(render.shown_json(found)))
     else:

@@ -20,6 +20,7 @@ from beddel_cli.terminal import coloured, json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from beddel_cli.errors import BeddelError, Place
@@ -450,6 +451,13 @@ def object_of_error(error: BeddelError) -> dict[str, Any]:
         hint=error.hint,
         more=error.more,
     )
+
+
+def document_of_error(
+    schema: str, keys: Iterable[str], error: BeddelError, **known: object
+) -> dict[str, Any]:
+    """Give a document with all its keys, of which nothing is known but what went wrong."""
+    return {"schema": schema, **dict.fromkeys(keys), **known, "error": object_of_error(error)}
 
 
 def json_of_error(error: BeddelError) -> bytes:

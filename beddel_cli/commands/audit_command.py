@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from time import sleep
 from typing import Annotated
 
@@ -30,12 +31,12 @@ from beddel_cli.log.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.log.ledger_file import DamagedError
 from beddel_cli.log.log_entry import parse_entry
 from beddel_cli.log.merkle import inclusion_path
-from beddel_cli.render import error_text
+from beddel_cli.render import document_of_error, error_text
 from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from beddel_cli.log.audit import Judgement
     from beddel_cli.log.checkpoint import VerifyingKey
@@ -78,7 +79,10 @@ def _list(
     """List the newest entries of a log, oldest first, without verifying them."""
     if all_tenants:
         return _list_tenants(as_json)
-    with _open(tenant, log) as ledger:
+    with (
+        _error_document(as_json, render.LIST_SCHEMA, render.LIST_KEYS),
+        _open(tenant, log) as ledger,
+    ):
         ledger.begin_reading()
         start = 0 if everything else max(0, ledger.size() - last)
         if not as_json:
@@ -86,15 +90,28 @@ def _list(
                 print(render.entry_line(row))
             return EXIT_GOOD
         entries = [render.entry_json(row) for row in ledger.rows(start)]
-        document = {"schema": render.LIST_SCHEMA, "origin": ledger.origin, "path": ledger.path}
-        sys.stdout.write(json_text({**document, "entries": entries}))
+        document = render.list_json(ledger.origin, ledger.path, entries)
+    sys.stdout.write(json_text(document))
     return EXIT_GOOD
 
 
+@contextmanager
+def _error_document(as_json: bool, schema: str, keys: Sequence[str]) -> Iterator[None]:
+    """Print an error that passes as the command's document, too, if it is to print one."""
+    try:
+        yield
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(document_of_error(schema, keys, error)))
+        raise
+
+
 def _list_tenants(as_json: bool) -> int:
-    found = tenants(locate(os.environ).home)
+    with _error_document(as_json, render.TENANTS_SCHEMA, ("tenants",)):
+        found = tenants(locate(os.environ).home)
     if as_json:
-        sys.stdout.write(json_text({"schema": render.LIST_SCHEMA, "tenants": list(found)}))
+        document = {"schema": render.TENANTS_SCHEMA, "tenants": list(found), "error": None}
+        sys.stdout.write(json_text(document))
     else:
         sys.stdout.write("".join(f"{name}\n" for name in found))
     return EXIT_GOOD
@@ -112,7 +129,10 @@ def _show(
     as_json: _Json = False,
 ) -> int:
     """Show one entry, or those of a run, each with a proof made anew for the newest checkpoint."""
-    with _open(tenant, log) as ledger:
+    with (
+        _error_document(as_json, render.SHOW_SCHEMA, render.SHOW_KEYS),
+        _open(tenant, log) as ledger,
+    ):
         ledger.begin_reading()
         rows = _find(ledger, which)
         size, note = _head(ledger)
@@ -182,7 +202,7 @@ def _verify(
         bad = isinstance(error, DamagedError | VerificationError)
         code = EXIT_BAD if bad else EXIT_COULD_NOT_TELL
         if as_json:
-            sys.stdout.write(json_text(render.error_json(render.VERIFY_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.judgement_json_of_error(error, code)))
         sys.stderr.write(("NOT GOOD\n" if bad else "could not tell\n") + error_text(error))
         return code
     code = EXIT_BAD if found.findings or found.key_id is None else EXIT_GOOD
@@ -221,13 +241,11 @@ def _anchor(
     except BeddelError as error:
         code = EXIT_BAD if isinstance(error, DamagedError | VerificationError) else 2
         if as_json:
-            sys.stdout.write(json_text(render.error_json(render.ANCHOR_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.anchored_json_of_error(error, code)))
         sys.stderr.write(error_text(error))
         return code
     if as_json:
-        head = {"origin": found.origin, "size": found.size, "root": found.root.hex()}
-        document = {"schema": render.ANCHOR_SCHEMA, "exit_code": 0, **head, "places": places}
-        sys.stdout.write(json_text({**document, "checkpoint": note.decode(), "error": None}))
+        sys.stdout.write(json_text(render.anchored_json(found, places, note)))
     else:
         print(f"anchored entries 0 to {found.size - 1} of {found.origin}")
         for place in places:
