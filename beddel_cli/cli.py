@@ -35,6 +35,7 @@ from beddel_cli.render_explain import (
     explanation_json_of_error,
     explanation_text,
 )
+from beddel_cli.schema_document import KINDS, standalone, whole
 from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
@@ -285,7 +286,6 @@ def _init(
     Files that are there already are left alone: then nothing is written, and the exit code is 2.
     """
     from beddel_cli.home import shell_word
-    from beddel_cli.schema_document import standalone
     from beddel_cli.starter import starter_files, write_starter
 
     written = write_starter(folder, starter_files(standalone("job")), force=force)
@@ -386,11 +386,10 @@ def _profiles_show(
 def _schema(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[job|profile|receipt|trust|json-output]", help="One format alone."),
+        typer.Argument(metavar="[KIND]", help=f"One of them alone: {', '.join(KINDS)}."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a format, or of all, for editors and validators."""
-    from beddel_cli.schema_document import KINDS, standalone, whole
+    """Print the JSON Schema of what is read, signed and printed, for editors and validators."""
     from beddel_cli.shape import suggestion
 
     if kind is not None and kind not in KINDS:
