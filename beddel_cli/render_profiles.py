@@ -54,7 +54,7 @@ def _shown(profile: Profile) -> dict[str, Any]:
         "name": profile.name,
         "level": profile.level,
         "built_in": profile.built_in,
-        "digest": f"sha256:{profile.digest}",
+        "digest": {"sha256": profile.digest},
         "limits": _limits(profile.limits, ISOLATE),
         "dynamic_code": profile.dynamic_code,
         "clock": profile.clock,
@@ -80,6 +80,7 @@ def shown_text(profile: Profile) -> str:
     """Give what `profiles show` prints: a line for each value of its document."""
     document = _shown(profile)
     programs = document.pop(PROCESS)
+    document["digest"] = f"sha256:{profile.digest}"
     rows = list(document.items())
     if programs is None:
         rows.append((PROCESS, f"{NOT_GRANTED}: it has no `{PROCESS}` part"))
