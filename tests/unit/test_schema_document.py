@@ -38,7 +38,7 @@ from beddel_cli.schema_document import (
     standalone,
     whole,
 )
-from tests.support.cli import Result
+from tests.support.command import CommandLine
 
 ROOT = Path(__file__).parents[2]
 WHOLE: dict[str, Any] = json.loads(whole())
@@ -410,14 +410,15 @@ def test_a_limit_that_is_read_fits_the_schema_and_one_beyond_it_has_a_reason(
     assert {(True, True), (False, False)} <= seen
 
 
-def test_the_command_prints_the_whole_or_one_part(run_cli: Callable[..., Result]) -> None:
-    assert run_cli("schema").stdout == whole()
+def test_the_command_prints_the_whole_or_one_part(capsys: pytest.CaptureFixture[str]) -> None:
+    beddel = CommandLine(capsys)
+    assert beddel("schema").out.encode() == whole()
     for kind in KINDS:
-        done = run_cli("schema", kind)
-        assert (done.returncode, done.stdout, done.stderr) == (0, standalone(kind), b"")
-    wrong = run_cli("schema", "jobs")
-    assert (wrong.returncode, wrong.stdout) == (2, b"")
-    assert wrong.message == (
+        done = beddel("schema", kind)
+        assert (done.out.encode(), done.err) == (standalone(kind), "")
+    wrong = beddel("schema", "jobs", code=2)
+    assert wrong.out == ""
+    assert wrong.err == (
         "beddel-cli: no schema 'jobs'\n"
         f"  expected  {', '.join(KINDS)}\n"
         "  hint      did you mean 'job'?\n"
