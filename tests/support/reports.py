@@ -24,6 +24,7 @@ from beddel_cli.trust.keys import load_log_key
 from beddel_cli.trust.timestamps import make_query
 from beddel_cli.trust.trust_list import Revocation
 from tests.support import block_syscalls
+from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home
 from tests.support.logs import AT, Forger, log_path, make_log, run_entries
 from tests.support.resigned import resigned
@@ -101,7 +102,13 @@ def _living_in(home: Home) -> Iterator[None]:
 
 
 def collect_reports(folder: Path) -> dict[str, list[Any]]:
-    """Give documents of each of `REPORTS`, made below a new folder."""
+    """Give documents of each of `REPORTS`, made below a new folder.
+
+    The machine has to have user namespaces and openssl.
+    """
+    require("user-namespaces")
+    if shutil.which("openssl") is None:
+        give_up("openssl is not installed")
     found: dict[str, list[Any]] = {kind: [] for kind in REPORTS}
     for tell in (_runs, _doctor, _explain, _verify, _trust, _logs, _profiles, _keys):
         (folder / tell.__name__ / "work").mkdir(parents=True)
@@ -157,7 +164,9 @@ def _runs(reports: Reports) -> None:
 def _doctor(reports: Reports) -> None:
     reports.file("mine.yaml", PROFILE)
     job = reports.home.job("return 1", limits={"memory": "3MiB"})
-    reports.ask("doctor", "doctor", "--json", "--job", job, code=1)
+    document = reports.ask("doctor", "doctor", "--json", "--job", job, code=1)
+    tried = document["runtimes"]["process"]
+    assert tried["rung"] is not None, tried
     lacking = (*BLOCKING, "landlock-missing")
     reports.ask("doctor", "doctor", "--profile", "./mine.yaml", "--json", launcher=lacking, code=0)
     reports.ask("doctor", "doctor", "--json", launcher=NARROW, code=1)
@@ -232,11 +241,10 @@ def _trust(reports: Reports) -> None:
     reports.file("root.pem", root.public_pem)
     reports.file("trust.json", trust_file(root, *listed, **current))
     by_list = ["--trust", "trust.json", "--root", "root.pem", "--json"]
-    if shutil.which("openssl") is not None:
-        authority = Authority(reports.work / "authority")
-        query, _ = make_query(parse_envelope(receipt).signatures[0].value)
-        reports.file("receipts/r.json.tsr", authority.answer(query))
-        by_list += ["--timestamp-roots", str(authority.root)]
+    authority = Authority(reports.work / "authority")
+    query, _ = make_query(parse_envelope(receipt).signatures[0].value)
+    reports.file("receipts/r.json.tsr", authority.answer(query))
+    by_list += ["--timestamp-roots", str(authority.root)]
     reports.say("verify", "verify", "receipts/r.json", *by_list)
     reports.say("verify-many", "verify", "receipts", *by_list)
 
