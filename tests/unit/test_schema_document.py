@@ -249,6 +249,12 @@ def test_the_two_files_define_nothing_twice() -> None:
     assert [item["$ref"] for item in WHOLE["anyOf"]] == [f"#/$defs/{kind}" for kind in KINDS]
 
 
+def test_the_readme_names_each_kind() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("The rules are a JSON Schema")[2]
+    for kind in KINDS:
+        assert f"`{kind}`" in text.partition("```")[0] or kind == "job", kind
+
+
 def test_words_and_limits_in_reports_are_those_of_the_code() -> None:
     profile, shown = DEFS["profile"]["properties"], DEFS["profiles-show"]["properties"]
     isolate, part = profile["isolate"]["properties"], shown["process"]["properties"]
