@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import os
 import sys
 from functools import cache
@@ -31,13 +30,13 @@ from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTION
 from beddel_cli.render import error_text, json_of_error
 from beddel_cli.render_explain import (
     EXIT_COULD_NOT_TELL,
-    dump,
     exit_code,
     explanation_json,
     explanation_json_of_error,
     explanation_text,
 )
-from beddel_cli.terminal import visible
+from beddel_cli.schema_document import KINDS, standalone, whole
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,11 +262,11 @@ def _explain(
         explanation = explain_job(make_asked(job, {**defaults(), **values}, None))
     except BeddelError as error:
         if values["json"]:
-            sys.stdout.write(dump(explanation_json_of_error(error)))
+            sys.stdout.write(json_text(explanation_json_of_error(error)))
         sys.stderr.write(error_text(error))
         return EXIT_COULD_NOT_TELL
     if values["json"]:
-        sys.stdout.write(dump(explanation_json(explanation)))
+        sys.stdout.write(json_text(explanation_json(explanation)))
     else:
         sys.stdout.write(explanation_text(explanation))
     return exit_code(explanation)
@@ -287,7 +286,6 @@ def _init(
     Files that are there already are left alone: then nothing is written, and the exit code is 2.
     """
     from beddel_cli.home import shell_word
-    from beddel_cli.schema_document import standalone
     from beddel_cli.starter import starter_files, write_starter
 
     written = write_starter(folder, starter_files(standalone("job")), force=force)
@@ -317,12 +315,17 @@ def _doctor(
     """
     from beddel_cli import doctor
 
-    if runtime is not None and runtime not in doctor.RUNTIMES:
-        raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
-    check_platform()
-    report = doctor.examine(profile_name, runtime, job)
+    try:
+        if runtime is not None and runtime not in doctor.RUNTIMES:
+            raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
+        check_platform()
+        report = doctor.examine(profile_name, runtime, job)
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(doctor.report_json_of_error(error)))
+        raise
     if as_json:
-        print(json.dumps(doctor.report_json(report), indent=2))
+        sys.stdout.write(json_text(doctor.report_json(report)))
     else:
         sys.stdout.write(doctor.report_text(report))
     return 0 if doctor.answer(report) else 1
@@ -367,9 +370,14 @@ def _profiles_show(
     """Show what one profile grants and requires."""
     from beddel_cli import render_profiles as render
 
-    found = profile.load_profile(name)
+    try:
+        found = profile.load_profile(name)
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(render.shown_json_of_error(error)))
+        raise
     if as_json:
-        print(json.dumps(render.shown_json(found), indent=2))
+        sys.stdout.write(json_text(render.shown_json(found)))
     else:
         sys.stdout.write(render.shown_text(found))
 
@@ -378,11 +386,10 @@ def _profiles_show(
 def _schema(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[job|profile|receipt|trust|json-output]", help="One format alone."),
+        typer.Argument(metavar="[KIND]", help=f"One of them alone: {', '.join(KINDS)}."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a format, or of all, for editors and validators."""
-    from beddel_cli.schema_document import KINDS, standalone, whole
+    """Print the JSON Schema of what is read, signed and printed, for editors and validators."""
     from beddel_cli.shape import suggestion
 
     if kind is not None and kind not in KINDS:
@@ -423,7 +430,9 @@ def _profiles_check(
         if not as_json:
             sys.stdout.write(render.checked_text(file, found, built_in))
     if as_json:
-        sys.stdout.write(dump({"schema": render.CHECK_SCHEMA, "exit_code": code, "files": entries}))
+        sys.stdout.write(
+            json_text({"schema": render.CHECK_SCHEMA, "exit_code": code, "files": entries})
+        )
     return code
 
 
@@ -444,11 +453,11 @@ def _profiles_diff(
         found = differences(profile.load_profile(a), profile.load_profile(b))
     except BeddelError as error:
         if as_json:
-            sys.stdout.write(dump(render.diff_json_of_error(a, b, error)))
+            sys.stdout.write(json_text(render.diff_json_of_error(a, b, error)))
         sys.stderr.write(error_text(error))
         return EXIT_USAGE
     sys.stdout.write(
-        dump(render.diff_json(a, b, found)) if as_json else render.diff_text(a, b, found)
+        json_text(render.diff_json(a, b, found)) if as_json else render.diff_text(a, b, found)
     )
     return 1 if found else 0
 

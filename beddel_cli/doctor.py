@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from beddel_cli.process.program import Program
     from beddel_cli.profile import Profile
 
+JSON_SCHEMA = "beddel-cli/doctor/v1"
 RUNTIMES = ("javascript", "process")
 _HARMLESS = ("true",)
 
@@ -280,7 +281,7 @@ def report_json(report: Report) -> dict[str, Any]:
     """Give the report as the JSON object of `doctor --json`."""
     refusal = report.refusal
     return {
-        "schema": "beddel-cli/doctor/v1",
+        "schema": JSON_SCHEMA,
         "can_run": answer(report),
         "question": _verdict_json(report.asked),
         "refusal": None
@@ -308,7 +309,16 @@ def report_json(report: Report) -> dict[str, Any]:
             for each in report.code
         ],
         "verdicts": [_verdict_json(each) for each in report.verdicts],
+        "error": None,
     }
+
+
+def report_json_of_error(error: BeddelError) -> dict[str, Any]:
+    """Give the same object where nothing could be told: the same keys, null but the error."""
+    from beddel_cli.render import document_of_error
+
+    keys = ("can_run", "question", "refusal", "machine", "runtimes", "code", "verdicts")
+    return document_of_error(JSON_SCHEMA, keys, error)
 
 
 def answer(report: Report) -> bool:

@@ -16,10 +16,11 @@ from beddel_cli.render_program import (
     stream_json,
     time_json,
 )
-from beddel_cli.terminal import coloured, visible
+from beddel_cli.terminal import coloured, json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from beddel_cli.errors import BeddelError, Place
@@ -452,6 +453,13 @@ def object_of_error(error: BeddelError) -> dict[str, Any]:
     )
 
 
+def document_of_error(
+    schema: str, keys: Iterable[str], error: BeddelError, **known: object
+) -> dict[str, Any]:
+    """Give a document with all its keys, of which nothing is known but what went wrong."""
+    return {"schema": schema, **dict.fromkeys(keys), **known, "error": object_of_error(error)}
+
+
 def json_of_error(error: BeddelError) -> bytes:
     """Give the JSON document of a run that never came about: all keys of a run, null but two."""
     keys = (
@@ -478,10 +486,7 @@ def json_of_error(error: BeddelError) -> bytes:
 def _dump(document: dict[str, Any]) -> bytes:
     # Escaped to ASCII: valid UTF-8 whatever the guest wrote, and nothing acts on a terminal.
     # Not indented: a deep result would grow a thousandfold.
-    # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
-    import json
-
-    return json.dumps(document).replace("##[", "##\\u005b").encode("ascii") + b"\n"
+    return json_text(document, indent=None).encode("ascii")
 
 
 def log_line(run: Finished, when: str) -> str:
@@ -520,9 +525,7 @@ def _log(when: str, level: str, *, place: Place | None, **fields: object) -> str
     full = {"time": when, "level": level, **dict.fromkeys((*names, "outcome", "exit_code"))}
     if place is not None:
         full |= {"file": place.file, "line": place.line, "column": place.column}
-    import json
-
-    return json.dumps({**full, "receipt": None, **fields}).replace("##[", "##\\u005b") + "\n"
+    return json_text({**full, "receipt": None, **fields}, indent=None)
 
 
 def error_text(error: BeddelError) -> str:

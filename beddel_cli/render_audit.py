@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beddel_cli.errors import BeddelError, VerificationError
+from beddel_cli.errors import VerificationError
 from beddel_cli.figures import counted
 from beddel_cli.log.checkpoint import make_proof, verifier_key
 from beddel_cli.log.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
 from beddel_cli.log.merkle import leaf_hash
-from beddel_cli.render import object_of_error
+from beddel_cli.render import document_of_error, object_of_error
 from beddel_cli.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from beddel_cli.errors import BeddelError
     from beddel_cli.log.audit import Judgement
     from beddel_cli.log.ledger import Row
 
@@ -22,9 +23,19 @@ if TYPE_CHECKING:
     Written = tuple[str, str | None, BeddelError | None]
 
 LIST_SCHEMA = "beddel-cli/audit-list/v1"
+TENANTS_SCHEMA = "beddel-cli/audit-tenants/v1"
 SHOW_SCHEMA = "beddel-cli/audit-show/v1"
 VERIFY_SCHEMA = "beddel-cli/audit-verify/v1"
 ANCHOR_SCHEMA = "beddel-cli/audit-anchor/v1"
+# What of each document is null where it tells of an error.
+LIST_KEYS = ("origin", "path", "entries")
+SHOW_KEYS = ("origin", "verifier_key", "entries")
+VERIFY_KEYS = (
+    *("exit_code", "valid", "tenant", "path", "origin", "size", "root", "key_id"),
+    *("key_trusted_because", "findings", "findings_count", "runs", "open_runs", "clock_back"),
+    *("anchors", "anchored", "unanchored"),
+)
+ANCHOR_KEYS = ("exit_code", "origin", "size", "root", "places", "checkpoint")
 
 
 def entry_json(row: Row) -> dict[str, Any]:
@@ -59,6 +70,12 @@ def _part(said: dict[str, Any], name: str, key: str) -> str:
     return visible(str(part.get(key))) if isinstance(part, dict) else "?"
 
 
+def list_json(origin: str, path: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give listed entries, and whose log they are of."""
+    document = {"schema": LIST_SCHEMA, "origin": origin, "path": path}
+    return {**document, "entries": entries, "error": None}
+
+
 def shown_json(row: Row, path: tuple[bytes, ...], note: bytes) -> dict[str, Any]:
     """Give one entry with its proof, which is made anew from the stored tree."""
     proof = make_proof(row.index, path, note, row.data)
@@ -68,7 +85,8 @@ def shown_json(row: Row, path: tuple[bytes, ...], note: bytes) -> dict[str, Any]
 def show_json(origin: str, public: bytes | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Give shown entries, and the log's key as tools for signed notes read it."""
     key = None if public is None else verifier_key(origin, public)
-    return {"schema": SHOW_SCHEMA, "origin": origin, "verifier_key": key, "entries": entries}
+    document = {"schema": SHOW_SCHEMA, "origin": origin, "verifier_key": key}
+    return {**document, "entries": entries, "error": None}
 
 
 def judgement_json(
@@ -142,6 +160,12 @@ def _words(start: int, end: int) -> str:
     return f"entries {start} to {end - 1}" if start < end else "no entry"
 
 
+def judgement_json_of_error(error: BeddelError, code: int) -> dict[str, Any]:
+    """Give the document of a log that could not be judged, or whose file itself is bad."""
+    valid = False if code == 1 else None
+    return document_of_error(VERIFY_SCHEMA, VERIFY_KEYS, error, exit_code=code, valid=valid)
+
+
 def anchor_json(
     found: Judgement, note: bytes, written: Sequence[Written], code: int
 ) -> dict[str, Any]:
@@ -169,10 +193,6 @@ def anchor_text(found: Judgement, written: Sequence[Written]) -> str:
     return "".join([head, *rows]) if rows else ""
 
 
-def error_json(schema: str, error: BeddelError, code: int) -> dict[str, Any]:
-    """Give the document of a command that could not tell, or found the file itself bad."""
-    return {
-        "schema": schema,
-        "exit_code": code,
-        "error": object_of_error(error),
-    }
+def anchor_json_of_error(error: BeddelError, code: int) -> dict[str, Any]:
+    """Give the same document where a place did not take it, or the log is not good."""
+    return document_of_error(ANCHOR_SCHEMA, ANCHOR_KEYS, error, exit_code=code)

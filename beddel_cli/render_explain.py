@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from beddel_cli.explain import COMMAND_LINE, JOB, PROFILE, TIER, VERSION
 from beddel_cli.offer import NOT_TRIED
 from beddel_cli.profile_comparison import profile_warnings
@@ -210,8 +208,3 @@ def _json_refusal(refusal: RefusedError) -> dict[str, Any]:
         "found": refusal.found,
         "fix": refusal.fix,
     }
-
-
-def dump(document: object) -> str:
-    """Write a JSON document: indented, ASCII, nothing that a CI runner takes for a command."""
-    return json.dumps(document, indent=2).replace("##[", "##\\u005b") + "\n"

@@ -15,7 +15,7 @@ from beddel_cli.profile_comparison import (
     settings,
     short_name,
 )
-from beddel_cli.render import object_of_error
+from beddel_cli.render import document_of_error, object_of_error
 from beddel_cli.terminal import visible
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from beddel_cli.profile import Profile
     from beddel_cli.profile_comparison import Difference
 
+SHOW_SCHEMA = "beddel-cli/profiles-show/v1"
 DIFF_SCHEMA = "beddel-cli/profiles-diff/v1"
 CHECK_SCHEMA = "beddel-cli/profiles-check/v1"
 _SIDES = {"left": "a", "right": "b"}
@@ -35,12 +36,25 @@ _SIDES = {"left": "a", "right": "b"}
 
 def shown_json(profile: Profile) -> dict[str, Any]:
     """Give the document of `profiles show --json`; `process` is null where programs get nothing."""
+    return {"schema": SHOW_SCHEMA, **_shown(profile), "error": None}
+
+
+def shown_json_of_error(error: BeddelError) -> dict[str, Any]:
+    """Give the same document where there is no such profile, or it cannot be read."""
+    keys = (
+        *("name", "level", "built_in", "digest", "limits", "dynamic_code", "clock", "network"),
+        *("required", PROCESS),
+    )
+    return document_of_error(SHOW_SCHEMA, keys, error)
+
+
+def _shown(profile: Profile) -> dict[str, Any]:
     programs = profile.grants(PROGRAM)
     return {
         "name": profile.name,
         "level": profile.level,
         "built_in": profile.built_in,
-        "digest": f"sha256:{profile.digest}",
+        "digest": {"sha256": profile.digest},
         "limits": _limits(profile.limits, ISOLATE),
         "dynamic_code": profile.dynamic_code,
         "clock": profile.clock,
@@ -64,8 +78,9 @@ def _limits(limits: Limits, use: str) -> dict[str, str]:
 
 def shown_text(profile: Profile) -> str:
     """Give what `profiles show` prints: a line for each value of its document."""
-    document = shown_json(profile)
+    document = _shown(profile)
     programs = document.pop(PROCESS)
+    document["digest"] = f"sha256:{profile.digest}"
     rows = list(document.items())
     if programs is None:
         rows.append((PROCESS, f"{NOT_GRANTED}: it has no `{PROCESS}` part"))
@@ -196,11 +211,4 @@ def diff_json(a: str, b: str, found: Sequence[Difference]) -> dict[str, Any]:
 
 def diff_json_of_error(a: str, b: str, error: BeddelError) -> dict[str, Any]:
     """Give the same document where one of the two could not be read."""
-    keys = ("same", "differences")
-    return {
-        "schema": DIFF_SCHEMA,
-        "a": a,
-        "b": b,
-        **dict.fromkeys(keys),
-        "error": object_of_error(error),
-    }
+    return document_of_error(DIFF_SCHEMA, ("a", "b", "same", "differences"), error, a=a, b=b)

@@ -10,7 +10,7 @@ import json
 from beddel_cli.record import record
 from beddel_cli.render import error_text, object_of_error
 from beddel_cli.salted_digest import digest_text
-from beddel_cli.terminal import json_for_terminal, visible
+from beddel_cli.terminal import json_for_terminal, json_text, visible
 from beddel_cli.trust.evidence import moment_words
 from beddel_cli.trust.instants import show_instant
 
@@ -112,7 +112,7 @@ def as_json_of_error(error: BeddelError) -> dict[str, Any]:
 
 def document(members: dict[str, Any], schema: str = SCHEMA) -> str:
     """Give the text of a document."""
-    return json.dumps({"schema": schema, **members}, indent=2) + "\n"
+    return json_text({"schema": schema, **members})
 
 
 def key_words(judged: Judged) -> str:

@@ -1,6 +1,8 @@
-"""The JSON Schema of every format, from the one file that holds them all.
+"""The JSON Schema of every format, from the two files that hold them all.
 
-The same file checks what `run` reads, is printed by `schema`, and serves editors.
+`schema.json` checks what `run` reads and describes what it signs and prints. What the other
+commands print is in a file apart, which refers to definitions of the first and is read by no run.
+`schema` prints both, for editors and validators.
 """
 
 from __future__ import annotations
@@ -14,24 +16,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
-KINDS = ("job", "profile", "receipt", "trust", "json-output")
+REPORTS_FILE = os.path.join(os.path.dirname(FILE), "reports.schema.json")
+FORMATS = ("job", "profile", "receipt", "trust", "json-output")
+REPORTS = (
+    *("doctor", "explain", "verify", "verify-many", "replay"),
+    *("audit-list", "audit-tenants", "audit-show", "audit-entry", "audit-verify", "audit-anchor"),
+    *("profiles-show", "profiles-check", "profiles-diff", "keys-list", "log-entry", "log-line"),
+)
+KINDS = (*FORMATS, *REPORTS)
 _REFERENCE = "#/$defs/"
 
 
 def whole() -> bytes:
-    """Give the schema of all formats, as it is shipped."""
-    with open(FILE, "rb") as file:
-        return file.read()
+    """Give the schema of all formats as one document."""
+    return _dump(_both())
 
 
 class Definitions:
-    """The definitions of the schema by name, each read when it is asked for.
+    """The definitions of `FORMATS` by name, each read when it is asked for.
 
     A run needs those of two formats; reading all of them would cost it half a millisecond.
     """
 
     def __init__(self) -> None:
-        self._text = whole().decode("utf-8")
+        self._text = _read(FILE).decode("utf-8")
         self._known: dict[str, dict[str, Any]] = {}
 
     def __call__(self, name: str) -> dict[str, Any]:
@@ -54,9 +62,7 @@ def standalone(kind: str) -> bytes:
     Raises:
         KeyError: there is no such format.
     """
-    import json
-
-    document = json.loads(whole())
+    document = _both()
     known = document["$defs"]
     needed = _needed(known[kind], known)
     schema = {
@@ -65,6 +71,26 @@ def standalone(kind: str) -> bytes:
         **known[kind],
         "$defs": {name: known[name] for name in known if name in needed},
     }
+    return _dump(schema)
+
+
+def _both() -> dict[str, Any]:
+    import json
+
+    document: dict[str, Any] = json.loads(_read(FILE))
+    more = json.loads(_read(REPORTS_FILE))["$defs"]
+    kinds = [{"$ref": _REFERENCE + kind} for kind in KINDS]
+    return {**document, "anyOf": kinds, "$defs": {**document["$defs"], **more}}
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _dump(schema: dict[str, Any]) -> bytes:
+    import json
+
     return json.dumps(schema, indent=2, ensure_ascii=False).encode("utf-8") + b"\n"
 
 

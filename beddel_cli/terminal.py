@@ -54,12 +54,24 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def json_text(document: object, indent: int | None = 2) -> str:
+    """Write a JSON document of ours: ASCII, a line end behind it, nothing a CI runner obeys."""
+    import json  # only where it is asked for: it costs a run 10 ms
+
+    return _without_commands(json.dumps(document, indent=indent)) + "\n"
+
+
+def _without_commands(text: str) -> str:
+    # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
+    return text.replace("##[", "##\\u005b")
+
+
 def json_for_terminal(document: bytes) -> bytes:
     """Give the same JSON value with hidden characters as \\u escapes, so a terminal shows them.
 
     In JSON such characters stand only inside strings, where an escape means the same.
     """
-    text = document.decode("utf-8", "surrogatepass")
+    text = _without_commands(document.decode("utf-8", "surrogatepass"))
     out = []
     for char in text:
         if category(char) not in _HIDDEN:

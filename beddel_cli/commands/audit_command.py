@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from time import sleep
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,13 +31,12 @@ from beddel_cli.log.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.log.ledger_file import DamagedError
 from beddel_cli.log.log_entry import parse_entry
 from beddel_cli.log.merkle import inclusion_path
-from beddel_cli.render import error_text
-from beddel_cli.render_explain import dump
-from beddel_cli.terminal import visible
+from beddel_cli.render import document_of_error, error_text
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from beddel_cli.log.audit import Judgement
     from beddel_cli.log.checkpoint import VerifyingKey
@@ -79,7 +79,10 @@ def _list(
     """List the newest entries of a log, oldest first, without verifying them."""
     if all_tenants:
         return _list_tenants(as_json)
-    with _open(tenant, log) as ledger:
+    with (
+        _error_document(as_json, render.LIST_SCHEMA, render.LIST_KEYS),
+        _open(tenant, log) as ledger,
+    ):
         ledger.begin_reading()
         start = 0 if everything else max(0, ledger.size() - last)
         if not as_json:
@@ -87,15 +90,28 @@ def _list(
                 print(render.entry_line(row))
             return EXIT_GOOD
         entries = [render.entry_json(row) for row in ledger.rows(start)]
-        document = {"schema": render.LIST_SCHEMA, "origin": ledger.origin, "path": ledger.path}
-        sys.stdout.write(dump({**document, "entries": entries}))
+        document = render.list_json(ledger.origin, ledger.path, entries)
+    sys.stdout.write(json_text(document))
     return EXIT_GOOD
 
 
+@contextmanager
+def _error_document(as_json: bool, schema: str, keys: Sequence[str]) -> Iterator[None]:
+    """Print an error that passes as the command's document, too, if it is to print one."""
+    try:
+        yield
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(document_of_error(schema, keys, error)))
+        raise
+
+
 def _list_tenants(as_json: bool) -> int:
-    found = tenants(locate(os.environ).home)
+    with _error_document(as_json, render.TENANTS_SCHEMA, ("tenants",)):
+        found = tenants(locate(os.environ).home)
     if as_json:
-        sys.stdout.write(dump({"schema": render.LIST_SCHEMA, "tenants": list(found)}))
+        document = {"schema": render.TENANTS_SCHEMA, "tenants": list(found), "error": None}
+        sys.stdout.write(json_text(document))
     else:
         sys.stdout.write("".join(f"{name}\n" for name in found))
     return EXIT_GOOD
@@ -113,7 +129,10 @@ def _show(
     as_json: _Json = False,
 ) -> int:
     """Show one entry, or those of a run, each with a proof made anew for the newest checkpoint."""
-    with _open(tenant, log) as ledger:
+    with (
+        _error_document(as_json, render.SHOW_SCHEMA, render.SHOW_KEYS),
+        _open(tenant, log) as ledger,
+    ):
         ledger.begin_reading()
         rows = _find(ledger, which)
         size, note = _head(ledger)
@@ -125,11 +144,11 @@ def _show(
         if proof is not None:
             write_whole(proof, make_proof(rows[-1].index, path, note, rows[-1].data), 0o600)
     if as_json:
-        sys.stdout.write(dump(document))
+        sys.stdout.write(json_text(document))
     else:
         for row, entry in zip(rows, shown, strict=True):
             print(render.entry_line(row))
-            sys.stdout.write(dump(entry["entry"]))
+            sys.stdout.write(json_text(entry["entry"]))
     return EXIT_GOOD
 
 
@@ -145,8 +164,10 @@ def _tail(
     """Print the newest entries, and with --follow each further one as it is written."""
     with _open(tenant, None) as ledger:
         for row in _following(ledger, max(0, ledger.size() - last), follow=follow):
-            line = compact(render.entry_json(row)) if as_json else render.entry_line(row)
-            print(line, flush=True)
+            entry = render.entry_json(row)
+            line = json_text(entry, indent=None) if as_json else f"{render.entry_line(row)}\n"
+            sys.stdout.write(line)
+            sys.stdout.flush()
     return EXIT_GOOD
 
 
@@ -181,13 +202,13 @@ def _verify(
         bad = isinstance(error, DamagedError | VerificationError)
         code = EXIT_BAD if bad else EXIT_COULD_NOT_TELL
         if as_json:
-            sys.stdout.write(dump(render.error_json(render.VERIFY_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.judgement_json_of_error(error, code)))
         sys.stderr.write(("NOT GOOD\n" if bad else "could not tell\n") + error_text(error))
         return code
     code = EXIT_BAD if found.findings or found.key_id is None else EXIT_GOOD
     if as_json:
         name = None if log is not None else tenant_name(tenant, os.environ)
-        sys.stdout.write(dump(render.judgement_json(found, name, path, code, why)))
+        sys.stdout.write(json_text(render.judgement_json(found, name, path, code, why)))
     else:
         sys.stdout.write(render.judgement_text(found, path, code, why))
     return code
@@ -222,14 +243,14 @@ def _anchor(
     except BeddelError as error:
         code = EXIT_BAD if isinstance(error, DamagedError | VerificationError) else 2
         if as_json:
-            sys.stdout.write(dump(render.error_json(render.ANCHOR_SCHEMA, error, code)))
+            sys.stdout.write(json_text(render.anchor_json_of_error(error, code)))
         sys.stderr.write(error_text(error))
         return code
     written = [(place, *_keep(place, note)) for place in to]
     errors = [error for _, _, error in written if error is not None]
     code = EXIT_COULD_NOT_TELL if errors else EXIT_GOOD
     if as_json:
-        sys.stdout.write(dump(render.anchor_json(found, note, written, code)))
+        sys.stdout.write(json_text(render.anchor_json(found, note, written, code)))
     else:
         sys.stdout.write(render.anchor_text(found, written))
     sys.stderr.write("".join(map(error_text, errors)))
@@ -327,10 +348,3 @@ def _following(ledger: Ledger, start: int, *, follow: bool) -> Iterator[Row]:
         if not follow:
             return
         sleep(FOLLOW_SECONDS)
-
-
-def compact(document: dict[str, Any]) -> str:
-    """Write a JSON document on one line, ASCII."""
-    import json
-
-    return json.dumps(document).replace("##[", "##\\u005b")

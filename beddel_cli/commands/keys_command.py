@@ -6,7 +6,6 @@ private key, which no run ever does: keep it somewhere else.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from time import time_ns
@@ -24,9 +23,10 @@ from beddel_cli.commands.trusted_keys_command import (
     take_secrets,
     trust_key,
 )
-from beddel_cli.errors import SigningKeyError, TrustError, UsageError
+from beddel_cli.errors import BeddelError, SigningKeyError, TrustError, UsageError
 from beddel_cli.home import locate
-from beddel_cli.terminal import visible
+from beddel_cli.render import document_of_error
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from beddel_cli.trust.trust_list import Trust, TrustedKey
 
 LIST_SCHEMA = "beddel-cli/keys-list/v1"
+_LIST_KEYS = ("serial", "issued", "expires", "countersigners", "ended", "root_key_ids", "keys")
 
 keys_app = typer.Typer(
     no_args_is_help=True, help="Make, show, rotate and revoke keys, and say which are trusted."
@@ -142,12 +143,27 @@ def _list(
     as_json: _Json = False,
 ) -> None:
     """Show the list of trusted keys, once its signature is checked, and what each is good for."""
+    now_ms = time_ns() // 1_000_000
+    try:
+        found = _read_list(trust, root)
+    except BeddelError as error:
+        if as_json:
+            sys.stdout.write(json_text(document_of_error(LIST_SCHEMA, _LIST_KEYS, error)))
+        raise
+    if as_json:
+        sys.stdout.write(_list_json(found, now_ms))
+    else:
+        sys.stdout.write(_list_text(found, now_ms))
+
+
+def _read_list(trust: str | None, root: list[str] | None) -> Trust:
+    """Give the list that is named, or this home's, once its signature is checked."""
     from beddel_cli.commands.verify_command import read_public_keys
     from beddel_cli.files import read_file
     from beddel_cli.trust.trust_list import MAX_TRUST_BYTES, parse_trust
     from beddel_cli.trust.trust_store import home_root, home_trust_bytes
 
-    home, now_ms = locate(os.environ).home, time_ns() // 1_000_000
+    home = locate(os.environ).home
     own = home_root(home)
     roots = read_public_keys(root) if root else () if own is None else (own,)
     if trust is not None:
@@ -156,23 +172,19 @@ def _list(
         data = home_trust_bytes(home)
     if data is None:
         raise TrustError(f"{home!r} has no list of trusted keys", hint="beddel-cli keys init")
-    found = parse_trust(data, roots)
-    if as_json:
-        sys.stdout.write(_list_json(found, now_ms))
-    else:
-        sys.stdout.write(_list_text(found, now_ms))
+    return parse_trust(data, roots)
 
 
 def _list_json(trust: Trust, now_ms: int) -> str:
     from beddel_cli.trust.trust_list import trust_document
 
-    document = trust_document(trust)
+    document = {**trust_document(trust), "schema": LIST_SCHEMA}
     states = [
         {"key_id": entry.public.key_id, "state": _state(entry, now_ms), **said}
         for entry, said in zip(trust.keys, document.pop("keys"), strict=True)
     ]
     more = {"ended": now_ms >= trust.expires_ms, "root_key_ids": list(trust.signed_by)}
-    return json.dumps({**document, **more, "keys": states, "schema": LIST_SCHEMA}, indent=2) + "\n"
+    return json_text({**document, **more, "keys": states, "error": None})
 
 
 def _list_text(trust: Trust, now_ms: int) -> str:

@@ -32,7 +32,7 @@ from beddel_cli.render import error_text, object_of_error
 from beddel_cli.render_verify import key_id, key_words
 from beddel_cli.repetition import Repetition
 from beddel_cli.salted_digest import check_salt, digest_text
-from beddel_cli.terminal import visible
+from beddel_cli.terminal import json_text, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -327,8 +327,7 @@ def _print_json(
         "notes": [] if comparison is None else list(comparison.notes),
         "error": None if error is None else object_of_error(error),
     }
-    # GitHub's runner takes `##[` for a command anywhere in a line; in JSON only strings hold it.
-    sys.stdout.write(json.dumps(document, indent=2).replace("##[", "##\\u005b") + "\n")
+    sys.stdout.write(json_text(document))
 
 
 def _row_json(row: replay.Row) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from beddel_cli.errors import JobError
 from beddel_cli.job import parse_job
 from beddel_cli.json_strict import find_inexact
 from beddel_cli.profile import parse_profile
-from beddel_cli.schema_document import KINDS, Definitions, standalone, whole
+from beddel_cli.schema_document import FORMATS, Definitions, standalone, whole
 from beddel_cli.yaml_safe import parse_yaml
 from tests.support.capabilities import require
 from tests.support.cli import COMMAND, Home
@@ -51,8 +51,8 @@ _TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
 )
 Validator: Any = extend(Draft202012Validator, {"pattern": _whole_pattern}, type_checker=_TYPES)
-STANDALONE = {kind: json.loads(standalone(kind)) for kind in KINDS}
-VALIDATORS = {kind: Validator(STANDALONE[kind]) for kind in KINDS}
+STANDALONE = {kind: json.loads(standalone(kind)) for kind in FORMATS}
+VALIDATORS = {kind: Validator(STANDALONE[kind]) for kind in FORMATS}
 
 
 def their_paths(kind: str, value: Any) -> set[tuple[str | int, ...]]:
@@ -83,7 +83,7 @@ DOCUMENTS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_the_schema_is_a_valid_schema(kind: str) -> None:
     for document in (json.loads(whole()), STANDALONE[kind]):
         Draft202012Validator.check_schema(document)
@@ -172,7 +172,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, Any]:
     return kind, value
 
 
-@given(mutated() | st.tuples(st.sampled_from(KINDS), VALUES))
+@given(mutated() | st.tuples(st.sampled_from(FORMATS), VALUES))
 @settings(max_examples=500, deadline=None)
 def test_ours_and_theirs_find_the_same_places(case: tuple[str, Any]) -> None:
     kind, value = case

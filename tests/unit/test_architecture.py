@@ -201,7 +201,7 @@ ALLOWED: dict[str, set[str]] = {
         *(*BOTTOM, "__init__", "guests", "host", "job", "limits", "plan", "profile"),
         *("isolate.supervisor", "isolate.engine_settings", "program_host"),
         *("process.cgroup", "process.landlock_rung", "process.landlock_terms"),
-        *("process.launch", "process.program"),
+        *("process.launch", "process.program", "render"),
     },
     "process.collect": {"leftovers", *BOTTOM, "home", "process.collect_rules"},
     "process.visible_sink": {"terminal"},

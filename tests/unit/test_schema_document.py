@@ -12,17 +12,39 @@ from typing import Any
 import pytest
 
 import beddel_cli
-from beddel_cli import errors, outcome, program_outcome, render, schema_document, shape
+from beddel_cli import (
+    errors,
+    explain,
+    outcome,
+    program_outcome,
+    render,
+    render_verify,
+    replay,
+    schema_document,
+    shape,
+)
+from beddel_cli.commands.replay_command import NOT_VALID
 from beddel_cli.limits import BY_KEY, FIELDS, ISOLATE, PROGRAM, LimitField, fields_of, parse_limit
+from beddel_cli.log.log_entry import ABANDONED, FINISHED, FORMAT, STARTED
 from beddel_cli.plan import TIERS, camel_case
 from beddel_cli.profile import PROGRAM_PROTECTIONS, PROTECTIONS, protections_of
 from beddel_cli.receipt import PREDICATE_TYPE, STATEMENT_TYPE
-from beddel_cli.schema_document import KINDS, Definitions, standalone, whole
-from tests.support.cli import Result
+from beddel_cli.schema_document import (
+    FORMATS,
+    KINDS,
+    REPORTS,
+    REPORTS_FILE,
+    Definitions,
+    standalone,
+    whole,
+)
+from tests.support.command import CommandLine
 
 ROOT = Path(__file__).parents[2]
 WHOLE: dict[str, Any] = json.loads(whole())
 DEFS: dict[str, Any] = WHOLE["$defs"]
+# What the second file defines, which no run reads.
+REPORTED = json.loads(Path(REPORTS_FILE).read_bytes())["$defs"]
 
 
 def schemas(schema: Any) -> Iterator[dict[str, Any]]:
@@ -36,7 +58,9 @@ def schemas(schema: Any) -> Iterator[dict[str, Any]]:
 
 def test_a_definition_read_alone_is_the_one_in_the_document() -> None:
     definitions = Definitions()
-    assert {name: definitions(name) for name in DEFS} == DEFS
+    here = {name: DEFS[name] for name in DEFS if name not in REPORTED}
+    assert {name: definitions(name) for name in here} == here
+    assert set(here) >= {*FORMATS, "error", "size"}
     with pytest.raises(ValueError, match="substring not found"):
         definitions("properties")
 
@@ -217,6 +241,44 @@ def test_names_of_formats_in_the_schema_are_those_of_the_code() -> None:
     assert DEFS["json-output"]["properties"]["schema"]["const"] == render.JSON_SCHEMA
 
 
+def test_the_two_files_define_nothing_twice() -> None:
+    first = json.loads(Path(schema_document.FILE).read_bytes())["$defs"]
+    assert set(first) & set(REPORTED) == set()
+    assert set(first) | set(REPORTED) == set(DEFS)
+    assert set(REPORTS) <= set(REPORTED)
+    assert [item["$ref"] for item in WHOLE["anyOf"]] == [f"#/$defs/{kind}" for kind in KINDS]
+
+
+def test_the_readme_names_each_kind() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("The rules are a JSON Schema")[2]
+    for kind in KINDS:
+        assert f"`{kind}`" in text.partition("```")[0] or kind == "job", kind
+
+
+def test_words_and_limits_in_reports_are_those_of_the_code() -> None:
+    profile, shown = DEFS["profile"]["properties"], DEFS["profiles-show"]["properties"]
+    isolate, part = profile["isolate"]["properties"], shown["process"]["properties"]
+    assert shown["level"]["enum"] == [*profile["level"]["enum"], None]
+    assert (
+        words("explain", "properties", "profile", "properties", "level")
+        == (profile["level"]["enum"])
+    )
+    for key in ("dynamic_code", "clock", "network"):
+        assert shown[key]["enum"] == [*isolate[key]["enum"], None]
+    assert part["network"]["enum"] == profile["process"]["properties"]["network"]["enum"]
+    for use, limits in ((ISOLATE, shown["limits"]), (PROGRAM, part["limits"])):
+        assert list(limits["properties"]) == limits["required"] == keys_of(use)
+        for key, inner in limits["properties"].items():
+            assert inner == {"$ref": f"#/$defs/{BY_KEY[key].kind}"}
+    assert words("explained-value", "properties", "origin") == [
+        *(explain.PROFILE, explain.TIER, explain.JOB, explain.COMMAND_LINE, explain.VERSION)
+    ]
+    assert words("replay", "properties", "verdict") == [*replay.EXIT_CODES, NOT_VALID]
+    assert words("verified-because") == [*render_verify._BECAUSE.values(), None]
+    assert words("log-entry", "properties", "event") == [STARTED, FINISHED, ABANDONED]
+    assert DEFS["log-entry"]["properties"]["entry"]["const"] == FORMAT
+
+
 def test_the_keys_of_a_job_are_those_its_reader_looks_at() -> None:
     source = (Path(beddel_cli.__file__).parent / "job.py").read_text("utf-8")
     read = set(re.findall(r'at\(document, \("(\w+)",\)\)', source))
@@ -228,9 +290,9 @@ def test_an_error_in_json_has_the_keys_of_the_schema() -> None:
     error = errors.JobError("a")
     error.more = (errors.JobError("b"),)
     shown = json.loads(render.json_of_error(error))["error"]
-    schema = DEFS["json-output"]["properties"]["error"]["properties"]
-    assert set(shown) == set(schema)
-    assert set(shown["more"][0]) == set(schema["more"]["items"]["properties"])
+    assert set(shown) == set(DEFS["error"]["properties"])
+    assert set(shown["more"][0]) == set(DEFS["problem"]["properties"])
+    assert DEFS["json-output"]["properties"]["error"] == {"$ref": "#/$defs/error"}
 
 
 PATTERNS = sorted(
@@ -354,15 +416,16 @@ def test_a_limit_that_is_read_fits_the_schema_and_one_beyond_it_has_a_reason(
     assert {(True, True), (False, False)} <= seen
 
 
-def test_the_command_prints_the_whole_or_one_part(run_cli: Callable[..., Result]) -> None:
-    assert run_cli("schema").stdout == whole()
+def test_the_command_prints_the_whole_or_one_part(capsys: pytest.CaptureFixture[str]) -> None:
+    beddel = CommandLine(capsys)
+    assert beddel("schema").out.encode() == whole()
     for kind in KINDS:
-        done = run_cli("schema", kind)
-        assert (done.returncode, done.stdout, done.stderr) == (0, standalone(kind), b"")
-    wrong = run_cli("schema", "jobs")
-    assert (wrong.returncode, wrong.stdout) == (2, b"")
-    assert wrong.message == (
+        done = beddel("schema", kind)
+        assert (done.out.encode(), done.err) == (standalone(kind), "")
+    wrong = beddel("schema", "jobs", code=2)
+    assert wrong.out == ""
+    assert wrong.err == (
         "beddel-cli: no schema 'jobs'\n"
-        "  expected  job, profile, receipt, trust, json-output\n"
+        f"  expected  {', '.join(KINDS)}\n"
         "  hint      did you mean 'job'?\n"
     )

@@ -12,7 +12,7 @@ from time import time_ns
 import pytest
 
 from beddel_cli.log.audit_anchor import append_to_file
-from beddel_cli.trust.dsse import make_envelope
+from beddel_cli.trust.dsse import Signature, make_envelope
 from beddel_cli.trust.keys import generate_key, load_signing_key
 from beddel_cli.trust.trust_list import Revocation
 from tests.support.cli import Home
@@ -245,6 +245,25 @@ def test_what_was_kept_of_the_output_is_held_against_the_receipt(home: Home) -> 
         assert "is not what was kept of this run" in result.message
     kept.unlink()
     assert home.run("verify", receipt).returncode == 0
+
+
+def test_nothing_in_a_receipt_is_a_command_to_a_ci_system(
+    beddel: CommandLine, tmp_path: Path
+) -> None:
+    """Anybody can add a signature by a key of a name of their choosing to a receipt."""
+    command = "##[error]forged"
+    payload = as_payload(make_statement(note=command))
+    forged = Signature(command, b"x")
+    (tmp_path / "r.json").write_bytes(make_envelope(payload, [sign(payload, KEY), forged]))
+    (tmp_path / "other.json").write_bytes(make_envelope(payload, [forged]))
+    for words in (("r.json",), ("r.json", "--json"), ("r.json", "-v"), (".", "--json", "-v")):
+        answer = beddel("verify", *words, *BY_KEY, code=None)
+        assert "error]forged" in answer.out, "the control: it is told"
+        assert "##[" not in answer.out + answer.err
+    assert beddel("verify", "r.json", "--json", *BY_KEY).json["unknown_key_ids"] == [command]
+    answer = beddel("verify", "other.json", "--json", *BY_KEY, code=2)
+    assert answer.json["error"]["got"] == command
+    assert "##[" not in answer.out
 
 
 def test_countersigning_until_enough_owners_have(beddel: CommandLine, tmp_path: Path) -> None:
