@@ -117,6 +117,7 @@ class Source:
         kind: `folder`, `file`, or what else it is (`a socket`).
         file_system: the magic number of statfs(2).
         by_root: whether root runs this.
+        mount_inside: where another file system is mounted beneath it, None where none is.
     """
 
     path: str
@@ -124,6 +125,7 @@ class Source:
     kind: str
     file_system: int
     by_root: bool
+    mount_inside: str | None = None
 
 
 def parse_mount(text: str) -> MountRequest:
@@ -434,6 +436,9 @@ def _source_problem(source: Source, protected: Sequence[Protected]) -> str | Non
             return problem
     if source.by_root and source.path in _SECRETS_OF_ROOT:
         return f"{source.path} holds secrets of the system"
+    if source.mount_inside is not None:
+        # Root could hide it and an ordinary user only show it, whatever file system it is.
+        return f"another file system is mounted in it, at {source.mount_inside}"
     return None
 
 

@@ -59,6 +59,10 @@ _KINDS = {
 }
 
 
+# The backslash last: what it makes is not read again.
+_MOUNTINFO_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
+
+
 @record
 class Opened:
     """The workspace and the mounts of one program, judged and open. Use it in a `with`."""
@@ -277,7 +281,27 @@ def _describe(request: MountRequest, descriptor: int) -> Source:
             "name a folder that stays where it is",
         )
     kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode), "of an unknown kind")
-    return Source(path, _chain(path, _NOT_KNOWN), kind, _file_system(descriptor), os.geteuid() == 0)
+    return Source(
+        path,
+        _chain(path, _NOT_KNOWN),
+        kind,
+        _file_system(descriptor),
+        os.geteuid() == 0,
+        _mount_inside(path) if kind == "folder" else None,
+    )
+
+
+def _mount_inside(path: str) -> str | None:
+    """Give a place beneath a folder on which something is mounted: proc_pid_mountinfo(5)."""
+    above = path.rstrip("/") + "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            place = line.split(" ", 5)[4]
+            for escape, character in _MOUNTINFO_ESCAPES:
+                place = place.replace(escape, character)
+            if place.startswith(above):
+                return place
+    return None
 
 
 def _place_of(descriptor: int) -> str | None:

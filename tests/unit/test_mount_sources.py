@@ -292,6 +292,17 @@ for name, where in (("root", "/"), ("home", base + "/me"), ("keys", base + "/me/
         print(name, "shown")
     except RefusedError as error:
         print(name, error.found)
+    if name == "good":
+        inner = base + "/good/in \\t ner"
+        os.mkdir(inner)
+        opened([ask(base + "/good")], protected).__exit__()
+        print("still shown")
+        subprocess.run(["mount", "-t", "tmpfs", "x", inner], check=True)
+        try:
+            opened([ask(base + "/good", "rw")], protected).__exit__()
+            print("shown with what is mounted in it")
+        except RefusedError as error:
+            print(error.found == f"another file system is mounted in it, at {{inner}}")
 """
 
 
@@ -315,4 +326,6 @@ def test_bind_mounts_of_protected_folders(tmp_path: Path, protected: tuple[Prote
         "home it is your home folder",
         "keys it is beddel's home",
         "good shown",
+        "still shown",
+        "True",
     ]
