@@ -99,12 +99,14 @@ class Protected:
         path: without links.
         chain: identities of it and of every folder above it, `/` last.
         tree: whether what lies inside of it is not shown either.
+        may_be_read: whether only what may be changed is refused.
     """
 
     what: str
     path: str
     chain: tuple[Identity, ...]
     tree: bool
+    may_be_read: bool = False
 
 
 @record

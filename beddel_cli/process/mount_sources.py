@@ -82,7 +82,7 @@ def protected_folders(
     places: Places, environ: Mapping[str, str], signing_key: str | None = None
 ) -> tuple[Protected, ...]:
     """Give what is never shown: the caller's home, beddel's own folders with all in them, and the
-    files of the signing key and of its passphrase.
+    files of the signing key and of its passphrase; and what is not to be changed: our own code.
     """
     import pwd
 
@@ -97,6 +97,8 @@ def protected_folders(
     ]
     found.append(_protected("beddel's home", places.home, tree=True))
     found.append(_protected("beddel's cache", places.cache, tree=True))
+    code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    found.append(_protected("beddel-cli itself", code, tree=True, may_be_read=True))
     if signing_key is not None:
         found.append(_protected("the signing key", signing_key, tree=False))
     if passphrase := environ.get("BEDDEL_KEY_PASSWORD_FILE"):
@@ -104,9 +106,9 @@ def protected_folders(
     return tuple(found)
 
 
-def _protected(what: str, path: str, *, tree: bool) -> Protected:
+def _protected(what: str, path: str, *, tree: bool, may_be_read: bool = False) -> Protected:
     real = os.path.realpath(path)
-    return Protected(what, real, _chain(real, _NOT_THERE), tree)
+    return Protected(what, real, _chain(real, _NOT_THERE), tree, may_be_read)
 
 
 def open_sources(
@@ -199,7 +201,8 @@ def _open(
             own = None if reach.own is None else _place_of(reach.own[1])
             allowed = [place for _, fd in reach.allowed if (place := _place_of(fd)) is not None]
             judge_reach(request, source.path, own, allowed, changes=changes)
-        (judge_workspace if is_workspace else judge_source)(request, source, protected)
+        closed = [each for each in protected if changes or not each.may_be_read]
+        (judge_workspace if is_workspace else judge_source)(request, source, closed)
     except BaseException:
         os.close(descriptor)
         raise

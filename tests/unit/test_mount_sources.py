@@ -273,6 +273,26 @@ def test_a_link_that_changes_all_the_time_never_shows_the_key(
     assert min(answers.values()) > 0, answers
 
 
+@pytest.mark.parametrize("where", ["package", "process", "above"])
+def test_our_own_code_may_be_read_and_not_changed(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "site" / "beddel_cli"
+    (code / "process").mkdir(parents=True)
+    monkeypatch.setattr(mount_sources, "__file__", str(code / "process" / "mount_sources.py"))
+    places = Places(str(tmp_path / "none"), str(tmp_path / "cache"))
+    protected = protected_folders(places, {"HOME": str(tmp_path / "nobody")})
+    source = {"package": code, "process": code / "process", "above": tmp_path / "site"}[where]
+    opened([ask(source)], protected).__exit__()
+    assert "beddel-cli itself" in refusal(ask(source, "rw"), protected)
+    (tmp_path / "site" / "other").mkdir()
+    opened([ask(tmp_path / "site" / "other", "rw")], protected).__exit__()
+    workspace = ask(source, "rw")
+    open_sources(workspace, (), protected, NO_REACH).__exit__()
+    with pytest.raises(RefusedError, match="cannot be shown"):
+        open_sources(workspace, (), protected, NO_REACH, write_back=True)
+
+
 IN_NAMESPACE = """
 import os, subprocess, sys
 sys.path[:0] = {path!r}
