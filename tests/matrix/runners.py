@@ -19,7 +19,7 @@ from tests.matrix.world import Person, World
 from tests.support import block_syscalls
 
 PROFILES = ("ultra-secure", "high-security", "tenant-isolated")
-COMMAND = (sys.executable, "-P", "-m", "beddel_cli")
+COMMAND = (sys.executable, str(Path(sys.executable).with_name("beddel-cli")))
 REFUSED = 126
 
 

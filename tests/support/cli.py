@@ -14,7 +14,8 @@ from typing import Any
 from beddel_cli.trust.keys import load_public_key
 from beddel_cli.trust.verify import verify_envelope
 
-COMMAND = (sys.executable, "-m", "beddel_cli")
+# The command as it is installed, by the interpreter it is installed for.
+COMMAND = (sys.executable, str(Path(sys.executable).with_name("beddel-cli")))
 # Far above any run; reached only by a command that hangs, which is then a failure.
 HANG_SECONDS = 60
 # A supervisor has its own margin of 60 ms after a limit; the rest is for a busy machine.
