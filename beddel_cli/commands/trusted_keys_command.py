@@ -15,6 +15,7 @@ import typer
 
 from beddel_cli.commands.run_command import passphrase_prompt
 from beddel_cli.errors import SigningKeyError, TrustError, UsageError
+from beddel_cli.figures import counted
 from beddel_cli.home import locate
 from beddel_cli.record import record
 from beddel_cli.terminal import visible
@@ -45,6 +46,12 @@ _Owner = Annotated[
 ]
 _Encrypt = Annotated[
     bool, typer.Option("--encrypt", help="Ask for a passphrase for the new keys (as PKCS#8 does).")
+]
+_Countersigners = Annotated[
+    int | None,
+    typer.Option(
+        "--countersigners", metavar="N", help="So many owners have to countersign a receipt."
+    ),
 ]
 _KeyId = Annotated[str, typer.Argument(metavar="KEYID", help="8 or more digits of its id.")]
 
@@ -298,8 +305,11 @@ def _check_threshold(trust: Trust) -> None:
     }
     if trust.countersigners > len(owners):
         raise UsageError(
-            f"{trust.countersigners} owners would have to countersign, and {len(owners)} may",
-            hint="keys trust PUB.pem --owner TEXT --role countersign, or --countersigners N",
+            f"{counted(trust.countersigners, 'owner')} would have to countersign each receipt, "
+            f"and the list would name {len(owners)} who may",
+            # Never by itself: the fewer have to, the more receipts are valid.
+            hint=f"the same command with --countersigners {len(owners)}; or first another "
+            "countersigner: keys trust PUB.pem --owner TEXT --role countersign",
         )
 
 
@@ -307,10 +317,19 @@ def trust_key(
     key: Annotated[
         str | None, typer.Argument(metavar="[PUB.pem]", help="The public key to put on the list.")
     ] = None,
-    owner: _Owner = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="TEXT", help="Whose key it is. A key new to the list needs it."
+        ),
+    ] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", metavar="ROLE", help="receipt, log or countersign; repeatable."),
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="receipt, log or countersign; repeatable. A key new to the list needs one.",
+        ),
     ] = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="WHEN", help="First moment it is good at; none.")
@@ -333,25 +352,32 @@ def trust_key(
 
     With several --root-key the list is signed by each: so readers of an old root take a new one.
     """
-    from beddel_cli.trust.trust_list import MAX_THRESHOLD, with_entry
+    from beddel_cli.trust.trust_list import with_entry
     from beddel_cli.trust.trust_store import locked
 
     if key is None and countersigners is None and not renew:
         raise UsageError("nothing to change", hint="PUB.pem, --countersigners N, or --renew")
     if key is None and (role or owner or from_ or until):
         raise UsageError("--owner, --role, --from and --until go with a key", hint="PUB.pem")
-    if countersigners is not None and not 0 <= countersigners <= MAX_THRESHOLD:
-        raise UsageError(f"--countersigners {countersigners}", expected=f"0 to {MAX_THRESHOLD}")
+    changes = _threshold(countersigners)
     secrets = take_secrets()
     with locked(locate(os.environ).home):
         change = _begin(trust, root_key, lifetime, secrets)
-        changes: dict[str, Any] = {}
         if key is not None:
             entry = _entry(change, key, owner, role, from_, until)
             changes["keys"] = with_entry(change.trust, entry)
-        if countersigners is not None:
-            changes["countersigners"] = countersigners
         _finish(change, **changes)
+
+
+def _threshold(countersigners: int | None) -> dict[str, Any]:
+    """Give what --countersigners changes of a list."""
+    from beddel_cli.trust.trust_list import MAX_THRESHOLD
+
+    if countersigners is None:
+        return {}
+    if not 0 <= countersigners <= MAX_THRESHOLD:
+        raise UsageError(f"--countersigners {countersigners}", expected=f"0 to {MAX_THRESHOLD}")
+    return {"countersigners": countersigners}
 
 
 def _entry(
@@ -376,6 +402,9 @@ def _entry(
         raise UsageError(f"key {public.key_id} was revoked, and that is not taken back")
     if owner is None and there is None:
         raise UsageError("whose key is it?", hint="--owner TEXT")
+    if not roles and there is None:
+        # None is the harmless one, so none goes without saying.
+        raise UsageError("what may this key sign?", expected="--role with " + _either(ROLES))
     before = there or TrustedKey(public, "", ("receipt",))
 
     def instant(text: str | None, option: str, was: int | None) -> int | None:
@@ -383,13 +412,33 @@ def _entry(
             return was
         return None if text == "none" else parse_when(text, option, change.now_ms)
 
-    return TrustedKey(
+    entry = TrustedKey(
         public,
         before.owner if owner is None else owner,
         tuple(role for role in ROLES if role in roles) if roles else before.roles,
         instant(from_, "--from", before.from_ms),
         instant(until, "--until", before.until_ms),
     )
+    _check_until(entry, until, from_, change.now_ms)
+    return entry
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return ", ".join(words[:-1]) + f" or {words[-1]}"
+
+
+def _check_until(entry: TrustedKey, until: str | None, from_: str | None, now_ms: int) -> None:
+    """Refuse an end in the past, unless a whole time in the past is what somebody spelt out."""
+    past = (
+        until is not None and entry.until_ms is not None and entry.until_ms < now_ms // 1000 * 1000
+    )
+    if past and from_ is None:
+        raise UsageError(
+            f"--until {until!r} is past",
+            expected="now, or a time to come",
+            hint="of a key that was good in the past only, give --from as well; a key that is not "
+            "to be believed any more is revoked: keys revoke KEYID --at WHEN",
+        )
 
 
 def revoke_key(
@@ -400,6 +449,7 @@ def revoke_key(
     at: Annotated[
         str, typer.Option("--at", metavar="WHEN", help="From when it is not to be believed.")
     ] = "now",
+    countersigners: _Countersigners = None,
     root_key: _RootKeys = None,
     trust: ListFile = None,
     lifetime: _Lifetime = "365d",
@@ -407,13 +457,15 @@ def revoke_key(
     """Say that a key is not to be believed any more, from a moment on.
 
     Of what it signed before, only that holds which a timestamp authority or a trusted log has seen
-    before. A revocation is not taken back; it can be made earlier.
+    before. A revocation is not taken back; it can be made earlier. Where too few owners are left to
+    countersign, --countersigners says how many have to from now on.
     """
     from beddel_cli.record import changed
     from beddel_cli.trust.trust_list import Revocation, find_by_prefix, with_entry
     from beddel_cli.trust.trust_store import locked
     from beddel_cli.trust.when import parse_when
 
+    changes = _threshold(countersigners)
     secrets = take_secrets()
     with locked(locate(os.environ).home):
         change = _begin(trust, root_key, lifetime, secrets)
@@ -424,7 +476,7 @@ def revoke_key(
         if entry.revoked is not None and entry.revoked.at_ms <= at_ms:
             raise UsageError(f"key {entry.public.key_id} was revoked before that already")
         revoked = changed(entry, revoked=Revocation(at_ms, reason))
-        _finish(change, keys=with_entry(change.trust, revoked))
+        _finish(change, keys=with_entry(change.trust, revoked), **changes)
     print_rows([("revoked", entry.public.key_id), ("owner", entry.owner)])
     others = [
         each
@@ -467,7 +519,8 @@ def rotate_key(
         entry = change.trust.find(show_key(change.home).key_id)
         if entry is None:
             raise TrustError(
-                "the signing key is not among the trusted keys", hint="keys trust PUB.pem --owner …"
+                "the signing key is not among the trusted keys",
+                hint="keys trust PUB.pem --owner TEXT --role receipt",
             )
         pem, key = new_key(kind, _new_passphrase(secrets, encrypt=encrypt))  # type: ignore[arg-type]
         now_ms = change.now_ms // 1000 * 1000

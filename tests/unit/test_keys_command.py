@@ -17,6 +17,7 @@ from tests.support.command import CommandLine
 from tests.support.statements import signed
 from tests.support.trusted import new_key, payload_at, public
 
+AS_RECEIPT = ("--role", "receipt")
 BIDI, ESCAPE = "\u202e", "\x1b]0;title\x07"
 
 
@@ -167,8 +168,9 @@ def test_a_key_is_trusted_changed_and_revoked(
     assert entry["key_id"] == bob.key_id
     assert (entry["owner"], entry["roles"]) == ("bob", ["receipt", "countersign"])
     assert (entry["from"], entry["state"]) == (None, "valid")
-    ready("keys", "trust", file, "--role", "log", "--until", "2020-01-01", *by, code=2)
-    ready("keys", "trust", file, "--until", "2020-01-01", *by)
+    past = ("--from", "none", "--until", "2020-01-01")
+    ready("keys", "trust", file, "--role", "log", *past, *by, code=2)
+    ready("keys", "trust", file, *past, *by)
     changed = ready("keys", "list", "--json").json["keys"][2]
     assert (changed["owner"], changed["roles"]) == ("bob", ["receipt", "countersign"])
     assert (changed["until"], changed["state"]) == ("2020-01-01T00:00:00Z", "retired")
@@ -202,6 +204,55 @@ def test_a_key_is_trusted_changed_and_revoked(
     }
 
 
+def test_a_new_key_is_given_no_role_that_nobody_named(
+    ready: CommandLine, tmp_path: Path, usb: Path
+) -> None:
+    words = ("keys", "trust", pem_file(tmp_path, new_key()), "--root-key", usb, "--owner", "bob")
+    answer = ready(*words, code=2)
+    assert "what may this key sign?" in answer.err
+    assert "expected  --role with receipt, log or countersign" in answer.err
+    assert serial(ready) == 1
+    ready(*words, "--role", "countersign")
+    # Of a key that is there, what is not said stays.
+    ready(*words, "--until", "90d")
+    assert ready("keys", "list", "--json").json["keys"][2]["roles"] == ["countersign"]
+
+
+def test_an_end_in_the_past_has_to_be_spelt_out(
+    ready: CommandLine, tmp_path: Path, usb: Path
+) -> None:
+    file = pem_file(tmp_path, new_key())
+    words = ("keys", "trust", file, "--root-key", usb, "--owner", "bob", "--role", "receipt")
+    answer = ready(*words, "--until", "2020-01-01", code=2)
+    assert "--until '2020-01-01' is past" in answer.err
+    assert "expected  now, or a time to come" in answer.err
+    assert serial(ready) == 1
+    ready(*words, "--until", "now")
+    # As of somebody who has left: receipts of that time are to hold.
+    ready(*words, "--from", "2019-01-01", "--until", "2020-01-01")
+    entry = ready("keys", "list", "--json").json["keys"][2]
+    assert (entry["until"], entry["state"]) == ("2020-01-01T00:00:00Z", "retired")
+
+
+def test_the_last_countersigner_can_be_revoked(
+    ready: CommandLine, tmp_path: Path, usb: Path
+) -> None:
+    bob, by = new_key(), ("--root-key", usb)
+    role = ("--role", "countersign", "--countersigners", "1")
+    ready("keys", "trust", pem_file(tmp_path, bob), "--owner", "bob", *role, *by)
+    words = ("keys", "revoke", bob.key_id, "--reason", "lost", *by)
+    answer = ready(*words, code=2)
+    assert "1 owner would have to countersign each receipt, and the list would name 0" in answer.err
+    assert "hint      the same command with --countersigners 0; or first" in answer.err
+    # What a receipt needs is not made less by itself, and nothing was changed.
+    assert dict(states(ready))[bob.key_id] == "valid"
+    assert ready("keys", "list", "--json").json["countersigners"] == 1
+    assert "expected  0 to 15" in ready(*words, "--countersigners", "16", code=2).err
+    ready(*words, "--countersigners", "0")
+    assert dict(states(ready))[bob.key_id] == "revoked"
+    assert ready("keys", "list", "--json").json["countersigners"] == 0
+
+
 def test_revoking_names_the_other_keys_of_the_same_owner(
     ready: CommandLine, tmp_path: Path, usb: Path, home: Path
 ) -> None:
@@ -221,16 +272,19 @@ def test_revoking_names_the_other_keys_of_the_same_owner(
         (("--renew", "--owner", "x"), "go with a key"),
         (("PEM",), "whose key is it"),
         (("PEM", "--owner", "x", "--role", "root"), "unknown role"),
-        (("PEM", "--owner", "x", "--until", "tomorrow"), "no time"),
-        (("PEM", "--owner", "x", "--until", "2026-02-30"), "no time"),
-        (("PEM", "--owner", "x", "--until", "9" * 20 + "d"), "no time"),
-        (("PEM", "--owner", "x", "--from", "2d", "--until", "1d"), "ends before it begins"),
-        (("PEM", "--owner", ""), "characters"),
-        (("PEM", "--owner", "x", "--lifetime", "0d"), "ends before it begins"),
+        (("PEM", "--owner", "x", *AS_RECEIPT, "--until", "tomorrow"), "no time"),
+        (("PEM", "--owner", "x", *AS_RECEIPT, "--until", "2026-02-30"), "no time"),
+        (("PEM", "--owner", "x", *AS_RECEIPT, "--until", "9" * 20 + "d"), "no time"),
+        (
+            ("PEM", "--owner", "x", *AS_RECEIPT, "--from", "2d", "--until", "1d"),
+            "ends before it begins",
+        ),
+        (("PEM", "--owner", "", *AS_RECEIPT), "characters"),
+        (("PEM", "--owner", "x", *AS_RECEIPT, "--lifetime", "0d"), "ends before it begins"),
         (("--countersigners", "-1"), "--countersigners -1"),
         (("--countersigners", "16"), "0 to 15"),
-        (("--countersigners", "1"), "would have to countersign, and 0 may"),
-        (("ROOT", "--owner", "x"), "is also among the keys it vouches for"),
+        (("--countersigners", "1"), "and the list would name 0 who may"),
+        (("ROOT", "--owner", "x", *AS_RECEIPT), "is also among the keys it vouches for"),
         (("PRIVATE", "--owner", "x"), "this is no public key"),
     ],
 )
@@ -407,7 +461,7 @@ def test_hostile_texts_of_a_list_are_shown_and_not_sent(
     key = new_key()
     owner = f"mallory{ESCAPE}{BIDI}\nvalid signature"
     by = ("--root-key", usb)
-    ready("keys", "trust", pem_file(tmp_path, key), "--owner", owner, *by)
+    ready("keys", "trust", pem_file(tmp_path, key), "--owner", owner, "--role", "receipt", *by)
     receipt = tmp_path / "receipt.json"
     receipt.write_bytes(signed(key))
     shown = [ready("keys", "list"), ready("verify", receipt), ready("verify", tmp_path, code=None)]
