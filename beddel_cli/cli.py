@@ -306,6 +306,12 @@ def _doctor(
     job: Annotated[
         str | None, typer.Option("--job", metavar="FILE", help="Ask about this job.")
     ] = None,
+    allow_path: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-path", metavar="DIR", help="Let the job name files in DIR as well; repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> int:
     """Try every protection of this machine, and say what is missing and what helps.
@@ -318,8 +324,10 @@ def _doctor(
     try:
         if runtime is not None and runtime not in doctor.RUNTIMES:
             raise UsageError(f"unknown runtime {runtime!r}", expected=" or ".join(doctor.RUNTIMES))
+        if allow_path and job is None:
+            raise UsageError("--allow-path goes with a job", hint="--job FILE")
         check_platform()
-        report = doctor.examine(profile_name, runtime, job)
+        report = doctor.examine(profile_name, runtime, job, allow_path or ())
     except BeddelError as error:
         if as_json:
             sys.stdout.write(json_text(doctor.report_json_of_error(error)))

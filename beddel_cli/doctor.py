@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 
-from beddel_cli.errors import BeddelError, GuestError
+from beddel_cli.errors import BeddelError, GuestError, RefusedError
 from beddel_cli.host import Finding, Host
 from beddel_cli.limits import PROGRAM, Limits
 from beddel_cli.plan import in_force, rung_of
@@ -20,9 +20,10 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from beddel_cli.errors import RefusedError
+    from beddel_cli.job import Job
     from beddel_cli.process.launch import Launcher
     from beddel_cli.process.program import Program
     from beddel_cli.profile import Profile
@@ -83,17 +84,22 @@ class Report:
     refusal: RefusedError | None
 
 
-def examine(profile: str, runtime: str | None, job_file: str | None) -> Report:
+def examine(
+    profile: str, runtime: str | None, job_file: str | None, allowed: Sequence[str] = ()
+) -> Report:
     """Try every runtime, and answer one question: can this runtime, or this job, run here?
 
     Call it before anything that starts a thread: workers are forked.
+
+    Args:
+        allowed: the folders of `--allow-path`, in which the job may name files.
 
     Raises:
         BeddelError: no such profile or job, or not a valid one.
     """
     named = load_profile(profile)
     examined = tuple(_examine(each, named) for each in RUNTIMES)
-    refusal, runtime = _refusal(job_file, named, runtime or RUNTIMES[0], examined)
+    refusal, runtime = _refusal(job_file, allowed, named, runtime or RUNTIMES[0], examined)
     code = installed_code()
     others = [load_profile(name) for name in BUILT_IN if name != named.name]
     verdicts = [judge(each, tried, code) for each in (named, *others) for tried in examined]
@@ -117,23 +123,50 @@ def judge(profile: Profile, tried: Examined, code: tuple[Code, ...]) -> Verdict:
 
 
 def _refusal(
-    job_file: str | None, profile: Profile, runtime: str, examined: tuple[Examined, ...]
+    job_file: str | None,
+    allowed: Sequence[str],
+    profile: Profile,
+    runtime: str,
+    examined: tuple[Examined, ...],
 ) -> tuple[RefusedError | None, str]:
     """Plan the job on this machine as `run` would; gives its refusal, and its runtime."""
     if job_file is None:
         return None, runtime
-    from beddel_cli.job import load_job
+    from beddel_cli.job import read_job
     from beddel_cli.plan import LANDLOCK, Wishes, refusals
     from beddel_cli.process.landlock_terms import beyond_this_rung
 
-    job = load_job(job_file)
+    job, refused_file = read_job(job_file, allowed)
+    if refused_file is not None:
+        return refused_file, job.runtime
     host = next((each.host for each in examined if each.runtime == job.runtime), None)
     if host is not None:
         for refusal in refusals(job, profile, host, Wishes()):
             return refusal, job.runtime
         if job.runtime == "process" and rung_of(host) == LANDLOCK:
-            return beyond_this_rung(job.workspace, job.mounts), job.runtime
-    return None, job.runtime
+            beyond = beyond_this_rung(job.workspace, job.mounts)
+            if beyond is not None:
+                return beyond, job.runtime
+    return _refused_mount(job, job_file, allowed), job.runtime
+
+
+def _refused_mount(job: Job, job_file: str, allowed: Sequence[str]) -> RefusedError | None:
+    """Open what the job's program would be shown, as `run` does; that touches nothing."""
+    if job.workspace is None and not job.mounts:
+        return None
+    from beddel_cli.files import open_reach
+    from beddel_cli.home import locate
+    from beddel_cli.process.mount_sources import open_sources, protected_folders
+
+    protected = protected_folders(locate(os.environ), os.environ)
+    try:
+        with (
+            open_reach(None if job_file == "-" else job_file, allowed) as reach,
+            open_sources(job.workspace, job.mounts, protected, reach),
+        ):
+            return None
+    except RefusedError as refusal:
+        return refusal
 
 
 def _examine(runtime: str, profile: Profile) -> Examined:

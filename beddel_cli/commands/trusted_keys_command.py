@@ -405,7 +405,7 @@ def _entry(
     if not roles and there is None:
         # None is the harmless one, so none goes without saying.
         raise UsageError("what may this key sign?", expected="--role with " + _either(ROLES))
-    before = there or TrustedKey(public, "", ("receipt",))
+    before = there or TrustedKey(public, "", ())
 
     def instant(text: str | None, option: str, was: int | None) -> int | None:
         if text is None:

@@ -98,10 +98,13 @@ def test_text_for_people(home: Home) -> None:
 
 
 def test_a_question_that_is_none(home: Home) -> None:
+    home.job("return 1")
     for arguments in (
         ("--runtime", "cobol"),
         ("--profile", "no-such"),
         ("--job", "missing.yaml"),
+        ("--allow-path", "."),
+        ("--job", "job.yaml", "--allow-path", "missing"),
     ):
         result = home.run("doctor", *arguments)
         assert result.returncode == 2, result.message
@@ -117,3 +120,40 @@ def test_a_job_that_asks_for_too_much(home: Home) -> None:
     refusal = result.json["refusal"]
     assert (refusal["needs"], refusal["found"]) == ("memory 4MiB", "ultra-secure grants 2MiB")
     assert doctor(home, "--job", str(large), "--profile", "high-security").returncode == 0
+
+
+def outside(home: Home, kind: str) -> tuple[Path, Path]:
+    """Give a job that names something beside its own folder, and that something."""
+    folder, beside = home.work / "jobs", home.work / "lib"
+    for each in (folder, beside):
+        each.mkdir()
+    (beside / "code.js").write_text("return 1")
+    asked = {
+        "file": "runtime: javascript\nfile: ../lib/code.js\n",
+        "mount": "runtime: process\ncommand: ['true']\n"
+        "mounts: [{source: ../lib, target: /lib-of-mine}]\n",
+    }
+    (folder / "job.yaml").write_text(f"beddel: 1\nid: one\n{asked[kind]}")
+    return folder / "job.yaml", beside
+
+
+@pytest.mark.parametrize("kind", ["file", "mount"])
+def test_a_job_that_names_what_lies_elsewhere(home: Home, kind: str) -> None:
+    job, beside = outside(home, kind)
+    result = doctor(home, "--job", str(job), "--profile", "tenant-isolated")
+    assert result.returncode == 1, result.message
+    refusal = result.json["refusal"]
+    assert "../lib" in refusal["needs"]
+    assert "allowed: " in refusal["found"]
+    assert "--allow-path DIR" in refusal["fix"]
+    text = home.run("doctor", "--job", job).stdout.decode().splitlines()
+    assert text[1:4] == [
+        f"  needs  {refusal['needs']}",
+        f"  found  {refusal['found']}",
+        f"  fix    {refusal['fix']}",
+    ]
+    # What it says helps does help, and `run` says the same.
+    allowed = ("--profile", "tenant-isolated", "--allow-path", str(beside))
+    assert doctor(home, "--job", str(job), *allowed).json["refusal"] is None
+    assert home.run("run", job, "--profile", "tenant-isolated").returncode == 126
+    assert home.run("run", job, *allowed).returncode == 0
