@@ -86,26 +86,16 @@ class Job:
     mounts: tuple[MountRequest, ...] = ()
 
 
-def load_job(path: str, allowed: Sequence[str] = ()) -> Job:
+def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError | None]:
     """Read a job file, or standard input for `-`, and the code file it may name.
+
+    With a refusal, because its code file is not in its folder, nor in one of `allowed`, the job has
+    no code.
 
     Raises:
         NotFoundError: no such job, or no such code file.
         JobError: not a valid job, with file, line and column.
-        RefusedError: its code file is not in its folder, nor in one of `allowed`.
         UsageError: one of `allowed` is not a folder.
-    """
-    job, refusal = read_job(path, allowed)
-    if refusal is not None:
-        raise refusal
-    return job
-
-
-def read_job(path: str, allowed: Sequence[str] = ()) -> tuple[Job, RefusedError | None]:
-    """Do what `load_job` does, and give a refusal together with the job, which then has no code.
-
-    Raises:
-        NotFoundError, JobError, UsageError: as `load_job`.
     """
     from beddel_cli.files import open_reach, read_job_file, read_named, read_stdin
 

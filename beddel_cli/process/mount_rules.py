@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from beddel_cli.errors import Place
 
     Identity = tuple[int, int]
+    Problem = tuple[str, str]  # what is wrong, and what helps
 
 _MODES = ("ro", "rw")
 _WORKSPACE_MODES = ("overlay", "ro")
@@ -46,6 +47,12 @@ _SYSTEM_FOLDERS = (
     *("/var", "/var/lib", "/var/log", "/var/cache", "/var/spool", "/var/tmp", "/opt"),  # noqa: S108
     *("/srv", "/mnt", "/media", "/home", "/root", "/tmp"),  # noqa: S108
 )
+# What helps, by what is wrong.
+_ONE_BENEATH = "name the one folder beneath it that the program needs"
+_COPY = "copy what the program needs of it into a folder, and name that"
+_OWN_DEVICES = "leave it out: a program has /dev/null and the like of its own"
+_NEVER = "no program is shown it: name another folder, with what the program needs"
+_SHOWN_OF_THEIR_OWN = ("/proc", "/dev")
 # Root's run is handed the rights of a source's owner: these would show the secrets in them.
 _SECRETS_OF_ROOT = ("/etc", "/var")
 # File systems that are views of the kernel, wherever they are mounted: statfs(2), linux/magic.h.
@@ -256,7 +263,7 @@ def judge_source(request: MountRequest, source: Source, protected: Sequence[Prot
     if problem is None and request.writable:
         problem = _write_problem(source)
     if problem is not None:
-        raise refused(request, problem, "name the one folder beneath it that the program needs")
+        raise refused(request, *problem)
 
 
 def judge_workspace(request: MountRequest, source: Source, protected: Sequence[Protected]) -> None:
@@ -267,9 +274,9 @@ def judge_workspace(request: MountRequest, source: Source, protected: Sequence[P
     """
     problem = _source_problem(source, protected)
     if problem is None and source.kind != "folder":
-        problem = "it is a file, and a workspace is a folder"
+        problem = ("it is a file, and a workspace is a folder", "name the folder that it is in")
     if problem is not None:
-        raise refused(request, problem, "name the one folder that the program works in")
+        raise refused(request, *problem)
 
 
 def judge_reach(
@@ -421,46 +428,51 @@ def target_problem(target: str) -> str | None:
     return None
 
 
-def _source_problem(source: Source, protected: Sequence[Protected]) -> str | None:
+def _source_problem(source: Source, protected: Sequence[Protected]) -> Problem | None:
     if source.kind not in ("folder", "file"):
-        return f"it is {source.kind}"
+        device = source.kind.endswith("device")
+        return f"it is {source.kind}", _OWN_DEVICES if device else "name a file or a folder"
     if source.path == "/" or len(source.chain) == 1:
-        return "it is the root of the file system, with everything in it"
+        return "it is the root of the file system, with everything in it", _ONE_BENEATH
     view = KERNEL_FILE_SYSTEMS.get(source.file_system)
     if view is not None:
-        return f"it lies on {view}, a view of the kernel"
+        return f"it lies on {view}, a view of the kernel", _COPY
     for folder in _KERNEL_FOLDERS:
         if beneath(source.path, folder):
-            return f"{folder} is the system's own"
+            own = source.path in _SHOWN_OF_THEIR_OWN
+            fix = f"leave it out: a program has a {folder} of its own" if own else _COPY
+            return f"{folder} is the system's own", fix
     for each in protected:
         problem = _protected_problem(source, each)
         if problem is not None:
             return problem
     if source.by_root and source.path in _SECRETS_OF_ROOT:
-        return f"{source.path} holds secrets of the system"
+        return f"{source.path} holds secrets of the system", _ONE_BENEATH
     if source.mount_inside is not None:
         # Root could hide it and an ordinary user only show it, whatever file system it is.
-        return f"another file system is mounted in it, at {source.mount_inside}"
+        return f"another file system is mounted in it, at {source.mount_inside}", _ONE_BENEATH
     return None
 
 
-def _protected_problem(source: Source, folder: Protected) -> str | None:
+def _protected_problem(source: Source, folder: Protected) -> Problem | None:
     """Say what a source has to do with a protected folder, by name or by identity."""
     here = source.chain[0]
     if source.path == folder.path or (folder.chain and here == folder.chain[0]):
-        return f"it is {folder.what}"
+        beneath_it = source.kind == "folder" and not folder.tree
+        return f"it is {folder.what}", _ONE_BENEATH if beneath_it else _NEVER
     if beneath(folder.path, source.path) or here in folder.chain:
-        return f"{folder.what} lies in it"
+        return f"{folder.what} lies in it", _ONE_BENEATH
     inside = beneath(source.path, folder.path) or (folder.chain and folder.chain[0] in source.chain)
     if folder.tree and inside:
-        return f"it lies in {folder.what}"
+        return f"it lies in {folder.what}", _NEVER
     return None
 
 
-def _write_problem(source: Source) -> str | None:
+def _write_problem(source: Source) -> Problem | None:
     for folder in _SYSTEM_TREES:
         if beneath(source.path, folder):
-            return f"{folder} is a folder of the system, never shown rw"
+            return f"{folder} is a folder of the system, never shown rw", "mount it ro"
     if source.path in _SYSTEM_FOLDERS:
-        return f"{source.path} is a folder of the system, never shown rw"
+        found = f"{source.path} is a folder of the system, never shown rw"
+        return found, f"mount it ro, or {_ONE_BENEATH}"
     return None

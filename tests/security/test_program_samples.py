@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.job import Job, input_bytes, load_job
+from beddel_cli.job import Job, input_bytes
 from tests.support import behind_walls
 from tests.support.capabilities import give_up, require
+from tests.support.named_files import load_job
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

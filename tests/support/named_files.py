@@ -16,8 +16,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support import block_syscalls
+
+if TYPE_CHECKING:
+    from beddel_cli.job import Job
 
 # With openat2, and as old kernels and as old containers without it.
 WAYS = ("none", "openat2-missing", "openat2-not-permitted")
@@ -121,9 +125,18 @@ def answer() -> None:
     json.dump(counts, sys.stdout)
 
 
+def load_job(path: str, allowed: Sequence[str] = ()) -> Job:
+    """Read a job whose code file, if it names one, it may have; raises its refusal else."""
+    from beddel_cli.job import read_job
+
+    job, refusal = read_job(path, allowed)
+    if refusal is not None:
+        raise refusal
+    return job
+
+
 def _ending(job: str, allowed: Sequence[str]) -> str:
     from beddel_cli.errors import BeddelError
-    from beddel_cli.job import load_job
 
     try:
         return "read " + load_job(job, allowed).code.decode("utf-8")

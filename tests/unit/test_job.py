@@ -14,7 +14,6 @@ from beddel_cli.errors import BeddelError, JobError, NotFoundError, RefusedError
 from beddel_cli.job import (
     Job,
     input_bytes,
-    load_job,
     parse_job,
     read_job,
     snippet_job,
@@ -22,6 +21,7 @@ from beddel_cli.job import (
     with_setting,
 )
 from beddel_cli.limits import Limits
+from tests.support.named_files import load_job
 from tests.support.values import JOB
 
 HEAD = "beddel: 1\nid: one\nruntime: javascript\n"

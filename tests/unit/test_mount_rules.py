@@ -178,11 +178,16 @@ def source(path: str, *chain: tuple[int, int], kind: str = "folder", **more: obj
 
 
 def verdict(where: Source, mode: str = "ro") -> str | None:
+    error = refusal(where, mode)
+    return None if error is None else error.found
+
+
+def refusal(where: Source, mode: str = "ro") -> RefusedError | None:
     request = MountRequest("asked", "/data", mode == "rw")
     try:
         judge_source(request, where, PROTECTED)
     except RefusedError as error:
-        return error.found
+        return error
     return None
 
 
@@ -193,7 +198,42 @@ def test_a_refusal_says_what_helps() -> None:
     assert (error.exit_code, error.reason, error.place) == (126, "files", JOB)
     assert error.message == f"'asked' cannot be shown to a program: /etc {SYSTEM}"
     assert (error.needs, error.found) == ("'asked' at /data (rw)", f"/etc {SYSTEM}")
-    assert error.fix == "name the one folder beneath it that the program needs"
+    assert error.fix == "mount it ro"
+
+
+BENEATH = "name the one folder beneath it that the program needs"
+NEVER = "no program is shown it: name another folder, with what the program needs"
+
+
+@pytest.mark.parametrize(
+    ("where", "mode", "fix"),
+    [
+        (source("/"), "ro", BENEATH),
+        (source("/home/me"), "ro", BENEATH),
+        (source("/home"), "ro", BENEATH),
+        (source("/var", by_root=True), "ro", BENEATH),
+        (source("/usr/local/lib"), "rw", "mount it ro"),
+        (source("/opt"), "rw", f"mount it ro, or {BENEATH}"),
+        # Nothing beneath these is shown either.
+        (source("/home/me/.beddel"), "ro", NEVER),
+        (source("/home/me/.beddel/keys"), "ro", NEVER),
+        (source("/mnt/h", HOME_ID, (1, 80), ROOT_ID, kind="file"), "ro", NEVER),
+        (source("/dev"), "ro", "leave it out: a program has a /dev of its own"),
+        (source("/sys"), "ro", "copy what the program needs of it into a folder, and name that"),
+        (source("/p", file_system=PROC), "ro", "copy what the program needs of it into a folder, "),
+        # Nor has any of these something beneath it.
+        (
+            source("/dev/null", kind="a character device"),
+            "ro",
+            "leave it out: a program has /dev/null and the like of its own",
+        ),
+        (source("/srv/s", kind="a socket"), "ro", "name a file or a folder"),
+    ],
+)
+def test_what_helps_does_help(where: Source, mode: str, fix: str) -> None:
+    error = refusal(where, mode)
+    assert error is not None
+    assert error.fix.startswith(fix)
 
 
 SYSTEM = "is a folder of the system, never shown rw"

@@ -10,8 +10,8 @@ import pytest
 
 from beddel_cli import starter
 from beddel_cli.errors import ReceiptWriteError, UsageError
-from beddel_cli.job import load_job
 from beddel_cli.starter import starter_files, with_schema, write_starter
+from tests.support.named_files import load_job
 
 SCHEMA = b'{"type": "object"}\n'
 FILES = {
