@@ -74,7 +74,10 @@ def write_starter(folder: str, files: dict[str, bytes], *, force: bool) -> tuple
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{folder!r} cannot be made a folder: a file is in the way") from error
     except OSError as error:
-        raise _write_error(folder, error) from error
+        # Of several folders to be made, the one that could not be is what to tell of.
+        stuck = error.filename or folder
+        inside = os.path.join(stuck, JOB_NAME)
+        raise _write_error(inside if os.path.isdir(stuck) else stuck, error) from error
     opened = {"": root}
     path = ""
     try:

@@ -276,11 +276,11 @@ def _open(tenant: str | None, log: str | None) -> Ledger:
 
 def _trusted(paths: list[str] | None) -> tuple[tuple[VerifyingKey, ...], str]:
     """Give the keys to judge with, and why they are trusted."""
-    from beddel_cli.files import read_file
-    from beddel_cli.trust.keys import load_public_key, local_log_keys
+    from beddel_cli.commands.verify_command import read_public_keys
+    from beddel_cli.trust.keys import local_log_keys
 
     if paths:
-        keys = tuple(load_public_key(read_file(path, "public key", 65536)) for path in paths)
+        keys = read_public_keys(paths)
         return keys, "given with --key"
     return local_log_keys(locate(os.environ).home), "this home's own key, since no --key was given"
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beddel_cli.trust.verify import VerifiedReceipt
 
 _SECONDS = 20
+_MOST_CAUSE = 100  # characters of a library's words
 
 _Receipt = Annotated[str, typer.Argument(metavar="RECEIPT|-", help="A plain DSSE file.")]
 _OneReceipt = Annotated[str, typer.Argument(metavar="RECEIPT", help="DSSE file or bundle.")]
@@ -167,8 +168,23 @@ def _ask(url: str, request: bytes) -> bytes:
         with build_opener(Stay).open(asked, timeout=_SECONDS) as answer:
             data: bytes = answer.read(MAX_TOKEN_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
-        raise TimestampError(f"no answer from {url!r}: {error}") from error
+        raise TimestampError(f"no answer from {url!r}: {_why(error)}") from error
     return data
+
+
+def _why(error: Exception) -> str:
+    """Say in short why nobody answered; libraries wrap it in words of their own."""
+    from urllib.error import HTTPError
+
+    if isinstance(error, HTTPError):
+        return f"it answered with status {error.code}"
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return f"nothing came within {_SECONDS} s"
+    if certificate := getattr(reason, "verify_message", None):
+        return f"its certificate is not good: {certificate}"
+    text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+    return text[:_MOST_CAUSE] or "the connection ended"
 
 
 def _verified(

@@ -394,7 +394,7 @@ def _entry(
     from beddel_cli.trust.trust_list import ROLES, TrustedKey
     from beddel_cli.trust.when import parse_when
 
-    public = load_public_key(read_file(path, "public key", MAX_KEY_BYTES))
+    public = load_public_key(read_file(path, "public key", MAX_KEY_BYTES), repr(path))
     if unknown := [role for role in roles or () if role not in ROLES]:
         raise UsageError(f"unknown role {unknown[0]!r}", expected=", ".join(ROLES))
     there = change.trust.find(public.key_id)

@@ -349,7 +349,7 @@ def believed_keys(
         TrustError, UnverifiableError, HomeError: the list or a key cannot be used.
     """
     from beddel_cli.trust.keys import local_public_keys
-    from beddel_cli.trust.trust_list import require_serial
+    from beddel_cli.trust.trust_list import ASKED_FOR, require_serial
     from beddel_cli.trust.trust_store import load_home_trust, load_trust
 
     if key and trust:
@@ -374,7 +374,7 @@ def believed_keys(
         if found is None:
             return local_public_keys(own_home), "own", None
         loaded = found
-    require_serial(loaded.trust, least_serial)
+    require_serial(loaded.trust, least_serial, ASKED_FOR)
     return tuple(entry.public for entry in loaded.trust.keys), "list", loaded
 
 
@@ -394,7 +394,8 @@ def read_public_keys(paths: list[str] | None) -> tuple[PublicKey, ...]:
     from beddel_cli.trust.keys import load_public_key
 
     return tuple(
-        load_public_key(read_file(path, "public key", _MOST_KEY_BYTES)) for path in paths or ()
+        load_public_key(read_file(path, "public key", _MOST_KEY_BYTES), repr(path))
+        for path in paths or ()
     )
 
 

@@ -464,7 +464,7 @@ def _protected_problem(source: Source, folder: Protected) -> Problem | None:
         return f"{folder.what} lies in it", _ONE_BENEATH
     inside = beneath(source.path, folder.path) or (folder.chain and folder.chain[0] in source.chain)
     if folder.tree and inside:
-        return f"it lies in {folder.what}", _NEVER
+        return f"it lies in {folder.what}", "mount it ro" if folder.may_be_read else _NEVER
     return None
 
 

@@ -347,8 +347,11 @@ def _local_keys(home: str, name: str) -> tuple[PublicKey, ...]:
     return () if public is None else (public,)
 
 
-def load_public_key(pem: bytes) -> PublicKey:
+def load_public_key(pem: bytes, where: str = "it") -> PublicKey:
     """Read a SubjectPublicKeyInfo PEM that holds a P-256 or Ed25519 key.
+
+    Args:
+        where: what it is called in messages.
 
     Raises:
         UnverifiableError: it holds anything else.
@@ -356,13 +359,13 @@ def load_public_key(pem: bytes) -> PublicKey:
     Source: RFC 7468 section 13; RFC 5480; RFC 8410.
     """
     try:
-        label, der = _one_block(pem, "the public key")
+        label, der = _one_block(pem, where, _PUBLIC_HINT)
     except SigningKeyError as error:
         raise UnverifiableError(error.message, hint=error.hint) from error
     if label != "PUBLIC KEY":
         hint = "keep that one secret; give the .pub.pem beside it" if "PRIVATE" in label else None
         raise UnverifiableError(
-            "this is no public key",
+            f"{where} is no public key",
             hint=hint,
             expected='PEM "PUBLIC KEY"',
             got=f'PEM "{label}"',
@@ -373,11 +376,13 @@ def load_public_key(pem: bytes) -> PublicKey:
     try:
         key = serialization.load_der_public_key(der)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UnverifiableError(f"the public key does not parse: {error}") from error
+        raise UnverifiableError(
+            f"{where} does not parse: its PEM holds no key of a kind known here"
+        ) from error
     kind = spki_kind(der)
     if kind is None:
         raise UnverifiableError(
-            "public keys of this kind are not used for receipts",
+            f"{where} is of a kind that is not used for receipts",
             expected="P-256 (uncompressed) or Ed25519",
             got=kind_name(key),
         )
@@ -439,7 +444,7 @@ def _put_right(keys: Folder, names: tuple[str, str], pem: bytes, public_pem: byt
 
 def _home_public_key(keys: Folder, name: str = PUBLIC_NAME) -> PublicKey | None:
     pem = _read_home_file(keys, name, secret=False)
-    return None if pem is None else load_public_key(pem)
+    return None if pem is None else load_public_key(pem, repr(os.path.join(keys.path, name)))
 
 
 def _read_home_file(keys: Folder, name: str, *, secret: bool) -> bytes | None:
@@ -525,12 +530,17 @@ def _open_key(
     )
 
 
-def _one_block(pem: bytes, where: str) -> tuple[str, bytes]:
+_PRIVATE_HINT = (
+    "expected PKCS#8 PEM: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
+)
+_PUBLIC_HINT = "the signer's public key, as `beddel-cli keys export --out PUB.pem` writes it"
+
+
+def _one_block(pem: bytes, where: str, hint: str = _PRIVATE_HINT) -> tuple[str, bytes]:
     """Read text that is one PEM block and nothing else. Never echoes what it read.
 
     Source: RFC 7468 sections 2 and 3.
     """
-    hint = "expected PKCS#8 PEM: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
     try:
         lines = [line.strip() for line in pem.decode("ascii").splitlines() if line.strip()]
     except UnicodeDecodeError:

@@ -73,7 +73,9 @@ def cryptography_key(
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if secret is not None:
             raise WrongPassphraseError(f"the passphrase does not open {where}") from error
-        raise SigningKeyError(f"{where} is not a key that can be read: {error}") from error
+        raise SigningKeyError(
+            f"{where} is not a key that can be read: its PEM holds none of a kind known here"
+        ) from error
     if isinstance(key, ed25519.Ed25519PrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
     ):

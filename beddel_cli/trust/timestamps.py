@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 64 * 1024
 MAX_ROOTS_BYTES = 1 << 20
+_MOST_CAUSE = 100  # characters of a library's words
 
 
 class TimestampError(BeddelError):
@@ -74,7 +75,8 @@ def check_stamp(token: bytes, roots_pem: bytes, signature: bytes) -> int:
             verifier.verify_message(answer, signature)
         except (library.VerificationError, *_certificate_errors()) as error:
             raise VerificationError(
-                f"the time stamp is not one of an authority whose root was given: {error}"
+                "the time stamp is not one of an authority whose root was given",
+                got=str(error).partition("\n")[0][:_MOST_CAUSE],
             ) from error
     return int(answer.tst_info.gen_time.timestamp() * 1000)
 
@@ -127,7 +129,7 @@ def _decoded(data: bytes, error_class: type[BeddelError]) -> Any:
     try:
         return _library().decode_timestamp_response(data)
     except ValueError as error:
-        raise error_class(f"this is no RFC 3161 response: {error}") from error
+        raise error_class("this is no RFC 3161 response") from error
 
 
 def _require_granted(answer: Any, error_class: type[BeddelError]) -> None:
@@ -143,7 +145,7 @@ def _require_over(answer: Any, signature: bytes, error_class: type[BeddelError])
         imprint = answer.tst_info.message_imprint
         algorithm, got = imprint.hash_algorithm.dotted_string, bytes(imprint.message)
     except ValueError as error:
-        raise error_class(f"this is no RFC 3161 response: {error}") from error
+        raise error_class("this is no RFC 3161 response") from error
     known = {
         f"2.16.840.1.101.3.4.2.{n}": each for n, each in enumerate((sha256, sha384, sha512), 1)
     }
@@ -165,6 +167,6 @@ def _roots(pem: bytes) -> list[Any]:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=every)
     except errors as error:
         raise UnverifiableError(
-            f"the roots of time stamps are no PEM certificates: {error}"
+            "the roots of time stamps are no PEM certificates", hint="--timestamp-roots PEM"
         ) from error
     return roots

@@ -245,16 +245,24 @@ def require_current(trust: Trust, now_ms: int) -> None:
         )
 
 
-def require_serial(trust: Trust, least: int | None) -> None:
+SEEN_BEFORE = (
+    "older than one seen before: an old copy was put back, or the newer one is missing here"
+)
+ASKED_FOR = "older than --least-serial asks for"
+
+
+def require_serial(trust: Trust, least: int | None, why: str) -> None:
     """Check that a list is not older than one that is known of.
+
+    Args:
+        why: what it is otherwise, such as `SEEN_BEFORE`.
 
     Raises:
         TrustError: it is.
     """
     if least is not None and trust.serial < least:
         raise TrustError(
-            "this list of trusted keys is older than one seen before: an old copy was put back, "
-            "or the newer one is missing here",
+            f"this list of trusted keys is {why}",
             expected=f"serial {least} or later",
             got=f"serial {trust.serial}",
         )

@@ -22,6 +22,7 @@ from beddel_cli.record import record
 from beddel_cli.trust.keys import MAX_KEY_BYTES, load_public_key
 from beddel_cli.trust.trust_list import (
     MAX_TRUST_BYTES,
+    SEEN_BEFORE,
     parse_trust,
     require_current,
     require_serial,
@@ -104,7 +105,11 @@ def home_root(home: str) -> PublicKey | None:
             pem = read_own(keys, ROOT_PUBLIC_NAME, MAX_KEY_BYTES)
     except NoFolderError:
         return None
-    return None if pem is None else load_public_key(pem)
+    return (
+        None
+        if pem is None
+        else load_public_key(pem, repr(os.path.join(keys.path, ROOT_PUBLIC_NAME)))
+    )
 
 
 def _current(
@@ -139,7 +144,7 @@ def remember(home: str, trust: Trust) -> None:
         fcntl.flock(seen.fd, fcntl.LOCK_EX)
         for root_id in trust.signed_by:
             serial, known = _seen(seen, root_id)
-            require_serial(trust, serial)
+            require_serial(trust, serial, SEEN_BEFORE)
             if trust.serial == serial and digest != known:
                 raise TrustError(
                     f"two different lists of trusted keys have serial {serial}: "

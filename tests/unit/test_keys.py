@@ -533,8 +533,8 @@ def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> No
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (generate_key, "this is no public key"),
-        (lambda: b"junk", "holds no PEM block"),
+        (generate_key, "'a.pem' is no public key"),
+        (lambda: b"junk", "'a.pem' holds no PEM block"),
         (lambda: keys._pem("PUBLIC KEY", b"0123456789"), "does not parse"),
         (
             lambda: (
@@ -544,7 +544,7 @@ def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> No
                     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
                 )
             ),
-            "of this kind are not used",
+            "of a kind that is not used",
         ),
         (
             lambda: keys._pem(
@@ -555,8 +555,11 @@ def test_show_key_needs_no_passphrase_but_then_the_public_file(home: Path) -> No
     ],
 )
 def test_what_is_not_a_public_key_of_ours(make: Callable[[], bytes], message: str) -> None:
-    with pytest.raises(UnverifiableError, match=message):
-        load_public_key(make())
+    with pytest.raises(UnverifiableError, match=message) as caught:
+        load_public_key(make(), "'a.pem'")
+    # Whoever verifies has no use for a way to make a private key, nor for a parser's own words.
+    assert "genpkey" not in (caught.value.hint or "")
+    assert "ASN.1" not in caught.value.message
 
 
 def test_hot_path_imports_nothing_dear(home: Path, private: Path) -> None:

@@ -285,7 +285,7 @@ def test_revoking_names_the_other_keys_of_the_same_owner(
         (("--countersigners", "16"), "0 to 15"),
         (("--countersigners", "1"), "and the list would name 0 who may"),
         (("ROOT", "--owner", "x", *AS_RECEIPT), "is also among the keys it vouches for"),
-        (("PRIVATE", "--owner", "x"), "this is no public key"),
+        (("PRIVATE", "--owner", "x"), "root.pem' is no public key"),
     ],
 )
 def test_what_is_wrong_changes_nothing(

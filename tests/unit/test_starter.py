@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -136,6 +137,19 @@ def test_a_folder_that_is_a_file_is_a_mistake(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be made a folder: a file is in the way"):
             write_starter(str(tmp_path / name), FILES, force=False)
     assert (tmp_path / "f").read_bytes() == b"mine"
+
+
+def test_what_may_not_be_made_is_told_by_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def may_not(path: str, mode: int = 0o777) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    # As for a user who is not root; and to root, nothing is closed.
+    monkeypatch.setattr(os, "mkdir", may_not)
+    with pytest.raises(ReceiptWriteError) as caught:
+        write_starter(str(tmp_path / "new" / "deep" / "er"), FILES, force=False)
+    assert caught.value.message.startswith(f"folder {str(tmp_path)!r} may not be written by user")
 
 
 def test_what_was_made_is_taken_away_when_it_cannot_be_finished(tmp_path: Path) -> None:

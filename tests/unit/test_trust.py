@@ -24,6 +24,7 @@ from beddel_cli.trust.trust_list import (
     MAX_KEYS,
     MAX_TRUST_BYTES,
     ROLES,
+    SEEN_BEFORE,
     Moment,
     Revocation,
     Trust,
@@ -274,10 +275,10 @@ def test_a_list_of_the_future_shows_a_clock_that_was_turned_back() -> None:
 
 
 def test_an_older_list_than_one_seen_is_noticed() -> None:
-    require_serial(GOOD, None)
-    require_serial(GOOD, GOOD.serial)
+    require_serial(GOOD, None, SEEN_BEFORE)
+    require_serial(GOOD, GOOD.serial, SEEN_BEFORE)
     with pytest.raises(TrustError, match="an old copy was put back"):
-        require_serial(GOOD, GOOD.serial + 1)
+        require_serial(GOOD, GOOD.serial + 1, SEEN_BEFORE)
 
 
 def test_the_next_issue_has_the_next_number() -> None:

@@ -184,7 +184,18 @@ def test_an_old_copy_of_the_list_is_noticed(beddel: CommandLine, tmp_path: Path)
 def test_a_reader_without_a_memory_names_the_least_serial(beddel: CommandLine) -> None:
     beddel("verify", "r.json", *BY_LIST, "--least-serial", "1")
     answer = beddel("verify", "r.json", *BY_LIST, "--least-serial", "2", code=2)
-    assert "older than one seen before" in answer.err
+    assert "this list of trusted keys is older than --least-serial asks for" in answer.err
+    assert "expected  serial 2 or later\n  got       serial 1\n" in answer.err
+
+
+def test_a_file_that_is_no_public_key_is_named(beddel: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_text("junk")
+    for option in ("--key", "--root", "--log-key"):
+        arguments = (option, "junk", *(BY_LIST[:2] if option == "--root" else ()))
+        answer = beddel("verify", "r.json", *arguments, code=2)
+        assert "beddel-cli: 'junk' holds no PEM block\n" in answer.err
+        assert "hint      the signer's public key, as `beddel-cli keys export" in answer.err
+    assert "'junk' holds no PEM block" in beddel("audit", "verify", "--key", "junk", code=2).err
 
 
 def test_a_user_without_a_home_can_verify(
