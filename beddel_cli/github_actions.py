@@ -217,13 +217,13 @@ def append_summary(text: str, environ: Mapping[str, str]) -> str:
             os.close(descriptor)
     except OSError as error:
         problem = error.strerror
-    return f"beddel-cli: no step summary: {problem}\n" if problem else ""
+    return f"beddel-cli: no step summary in {visible(repr(path))}: {problem}\n" if problem else ""
 
 
 def _append(descriptor: int, data: bytes) -> str | None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        return "GITHUB_STEP_SUMMARY is not a regular file"
+        return "GITHUB_STEP_SUMMARY names no regular file"
     if status.st_size + len(data) > MAX_SUMMARY_FILE_BYTES:
         return f"the file would have more than {MAX_SUMMARY_FILE_BYTES:,} bytes"
     rest = memoryview(data)

@@ -331,7 +331,8 @@ def _message(plan: Plan, reason: str, report: Report, failure: JobFailure | None
     if failure is None:
         raise AssertionError("bug in beddel-cli: a failure without an error")
     said = ": ".join(part for part in (failure.name, failure.message) if part) or "it threw"
-    return f"nobody handled the rejection: {said}" if reason == "unhandled" else said
+    # A promise that was rejected, or a microtask that threw.
+    return f"nobody handled the error: {said}" if reason == "unhandled" else said
 
 
 def _limit_message(plan: Plan, key: str) -> str:

@@ -92,7 +92,10 @@ def shown_text(profile: Profile) -> str:
 def _row_text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {text}" for key, text in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    # As a profile file would have it.
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def checked_text(file: str, profile: Profile, built_in: Sequence[Profile]) -> str:

@@ -75,6 +75,7 @@ class Evidence:
 
     Attributes:
         captured: what `--capture` kept, where it lies beside the receipt.
+        captured_path: where that is.
     """
 
     proof: bytes | None = None
@@ -82,6 +83,7 @@ class Evidence:
     stamp: bytes | None = None
     stamp_named: bool = False
     captured: bytes | None = None
+    captured_path: str = ""
 
 
 Keys = Annotated[
@@ -409,7 +411,14 @@ def _evidence(receipt: str, proof: str | None, stamp: str | None) -> Evidence:
     found_proof = _beside(receipt, PROOF_SUFFIX, proof, "proof", MAX_PROOF_BYTES)
     found_stamp = _beside(receipt, STAMP_ENDING, stamp, "time stamp", MAX_TOKEN_BYTES)
     captured = _beside(receipt, CAPTURE_SUFFIX, None, "capture", MAX_BYTES)
-    return Evidence(found_proof, proof is not None, found_stamp, stamp is not None, captured)
+    return Evidence(
+        found_proof,
+        proof is not None,
+        found_stamp,
+        stamp is not None,
+        captured,
+        receipt + CAPTURE_SUFFIX,
+    )
 
 
 def _beside(receipt: str, ending: str, named: str | None, what: str, most: int) -> bytes | None:
@@ -440,7 +449,7 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
     notes: list[str] = []
     warnings.extend(_unused(believed, evidence))
     if evidence.captured is not None:
-        _check_captured(receipt, evidence.captured, expected.salt, notes)
+        _check_captured(receipt, evidence.captured, evidence.captured_path, expected.salt, notes)
     logged = _logged(receipt, believed, evidence, notes)
     stamped_ms = None
     if evidence.stamp is not None:
@@ -480,7 +489,7 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
 
 
 def _check_captured(
-    receipt: VerifiedReceipt, data: bytes, salt: bytes | None, notes: list[str]
+    receipt: VerifiedReceipt, data: bytes, path: str, salt: bytes | None, notes: list[str]
 ) -> None:
     """Hold what was kept of the output against the digest that the receipt has of it.
 
@@ -489,7 +498,7 @@ def _check_captured(
     """
     from hashlib import sha256
 
-    from beddel_cli.salted_digest import digest_set, digest_text
+    from beddel_cli.salted_digest import digest_set, digest_text, name_of
 
     said = receipt.predicate.get("capture")
     if not isinstance(said, dict) or not isinstance(said.get("digest"), dict):
@@ -499,10 +508,11 @@ def _check_captured(
         notes.append("the capture beside the receipt was not judged: its digest is salted")
         return
     got = digest_set(sha256(data).hexdigest(), salt)
-    if said["digest"] != got:
+    known = said["digest"]
+    if known != got:
         raise VerificationError(
-            "the capture beside the receipt is not what was kept of this run",
-            expected=str(said["digest"])[:200],
+            f"{path!r} is not what was kept of this run",
+            expected=digest_text(known) if name_of(known) in known else "a digest unknown here",
             got=digest_text(got),
         )
 

@@ -222,7 +222,7 @@ THROWN = {
     "unhandled rejection": Hostile(
         "Promise.reject(new Error('x'))\nreturn 1",
         "unhandled",
-        "nobody handled the rejection: Error: x",
+        "nobody handled the error: Error: x",
     ),
     "forgotten await": Hostile(
         "const f = async () => { await 1; throw new TypeError('y') }\nf()\nreturn 1",
@@ -232,7 +232,7 @@ THROWN = {
     "microtask that throws": Hostile(
         "queueMicrotask(() => { throw new RangeError('z') })\nreturn 1",
         "unhandled",
-        "RangeError: z",
+        "nobody handled the error: RangeError: z",
     ),
     "aggregate": Hostile("await Promise.any([Promise.reject(1)])", "thrown", "AggregateError"),
     "control characters": Hostile("throw new Error('\\x1b[2J\\x07\\x00\\u202e')", "thrown"),

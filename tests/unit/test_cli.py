@@ -401,6 +401,7 @@ def test_profiles_are_listed_and_shown(capfd: pytest.CaptureFixture[str]) -> Non
     assert cli.run_app(["profiles", "show", "high-security"], started_ns=0) == 0
     text = capfd.readouterr().out
     assert "memory 4MiB, timeout 10s" in text
+    assert "built_in          true\n" in text
     assert "memory 256MiB, timeout 2min" in text
     assert shown["process"] == {
         "limits": {

@@ -354,7 +354,8 @@ def test_a_summary_goes_into_regular_files_only_and_never_changes_the_ending(hom
         environment = home.environment(GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=path)
         result = home.run("run", job, env=environment)
         assert (result.returncode, result.stdout) == (0, b"1\n"), name
-        assert f"beddel-cli: no step summary: {why}\n" in result.message, name
+        said = f"beddel-cli: no step summary in {path!r}: {why}\n"
+        assert said in result.message, name
     assert target.read_text() == "mine"
     assert not (home.work / "missing").exists()
     reader = os.open(home.work / "pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -362,7 +363,9 @@ def test_a_summary_goes_into_regular_files_only_and_never_changes_the_ending(hom
         GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(home.work / "pipe")
     )
     result = home.run("run", job, env=environment)
-    assert "no step summary: GITHUB_STEP_SUMMARY is not a regular file" in result.message
+    pipe = str(home.work / "pipe")
+    said = f"no step summary in {pipe!r}: GITHUB_STEP_SUMMARY names no regular file"
+    assert said in result.message
     assert os.read(reader, 10) == b""
     os.close(reader)
 

@@ -77,7 +77,7 @@ ENDINGS: list[tuple[str, Answer, str, str | None]] = [
         "a rejection nobody handled",
         answer(report(status=8, error_name=b"E", error_message=b"lost")),
         "unhandled",
-        "nobody handled the rejection: E: lost",
+        "nobody handled the error: E: lost",
     ),
     (
         "a result that is no JSON",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -253,7 +254,10 @@ def test_what_was_kept_of_the_output_is_held_against_the_receipt(home: Home) -> 
             file.write(b" ")
         result = home.run("verify", path, *more)
         assert result.returncode == 1
-        assert "is not what was kept of this run" in result.message
+        assert f"'{path}.capture' is not what was kept of this run\n" in result.message
+        kind = "saltedSha256" if path == salted else "sha256"
+        for label in ("expected", "got     "):
+            assert re.search(rf"^  {label}  {kind}:[0-9a-f]{{64}}$", result.message, re.MULTILINE)
     kept.unlink()
     assert home.run("verify", receipt).returncode == 0
 
