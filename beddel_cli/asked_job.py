@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 
-from beddel_cli.errors import RefusedError, UsageError
+from beddel_cli.errors import BeddelError, JobError, RefusedError, UsageError
 from beddel_cli.limits import FIELDS, PROGRAM, use_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from beddel_cli.execution import Asked
     from beddel_cli.job import Job
+
+_JSON_BEGINS = ("{", "[", '"')
 
 
 def check_outputs(asked: Asked, job: Job) -> None:
@@ -73,7 +75,14 @@ def load_asked_job(asked: Asked) -> tuple[Job, RefusedError | None]:
     Raises:
         BeddelError: one of the files is missing or not valid.
     """
-    from beddel_cli.job import command_job, read_job, snippet_job, with_input, with_setting
+    from beddel_cli.job import (
+        CODE_ENDINGS,
+        command_job,
+        read_job,
+        snippet_job,
+        with_input,
+        with_setting,
+    )
 
     if asked.job == "-" and asked.input == "-":
         raise UsageError(
@@ -84,7 +93,12 @@ def load_asked_job(asked: Asked) -> tuple[Job, RefusedError | None]:
     if asked.command:
         job = command_job(asked.command)
     elif asked.snippet_runtime is None:
-        job, refusal = read_job(asked.job, asked.allow_paths)
+        try:
+            job, refusal = read_job(asked.job, asked.allow_paths)
+        except JobError as error:
+            if asked.job.endswith(CODE_ENDINGS):
+                error.hint = _as_code(asked.job)
+            raise
     else:
         from beddel_cli.files import open_reach, read_file, read_stdin
 
@@ -105,6 +119,12 @@ def load_asked_job(asked: Asked) -> tuple[Job, RefusedError | None]:
 
         job = with_command_line(job, asked, os.environ)
     return job, refusal
+
+
+def _as_code(path: str) -> str:
+    from beddel_cli.home import shell_word
+
+    return f"code without a job: beddel-cli exec --runtime javascript {shell_word(path)}"
 
 
 def _check_options(asked: Asked, use: str) -> None:
@@ -141,7 +161,14 @@ def _no_use(flag: str, use: str) -> UsageError:
 def _read_input(path: str) -> object:
     from beddel_cli.files import read_file, read_stdin
 
-    data = read_stdin("input") if path == "-" else read_file(path, "input")
+    try:
+        data = read_stdin("input") if path == "-" else read_file(path, "input")
+    except BeddelError as error:
+        if path.lstrip()[:1] in _JSON_BEGINS:
+            error.hint = (
+                "--input names a file: `--input -` reads standard input, and --set sets one value"
+            )
+        raise
     if path.endswith((".yaml", ".yml")):
         from beddel_cli.yaml_safe import parse_yaml
 

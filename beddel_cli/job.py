@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from beddel_cli.yaml_safe import Document, Mark
 
 FORMAT = 1
+COMMAND_LINE = "<command line>"  # for the name of a job file, where there is none
+CODE_ENDINGS, JOB_ENDINGS = (".js", ".mjs", ".cjs"), (".yaml", ".yml")
+# Of these words are made at white space alone; others mean something to a shell.
+_PLAIN_CHARACTERS = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./=:,+@%"
+)
+_MOST_HINT = 100  # characters
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
@@ -182,7 +189,7 @@ def command_job(command: tuple[str, ...]) -> Job:
     document = {"beddel": FORMAT, "id": name, "runtime": "process", "command": list(command)}
     return Job(
         source=canonical_json(document),
-        file="<command line>",
+        file=COMMAND_LINE,
         id=name,
         name=None,
         description=None,
@@ -190,7 +197,7 @@ def command_job(command: tuple[str, ...]) -> Job:
         runtime="process",
         code=b"",
         code_file=None,
-        code_place=CodePlace("<command line>", None, None),
+        code_place=CodePlace(COMMAND_LINE, None, None),
         input=None,
         limits=Limits(),
         limit_places=(),
@@ -303,7 +310,30 @@ def given_input(job: Job) -> bytes | None:
 
 
 def _beyond_the_schema(document: Document) -> list[shape.Problem]:
-    return [*_inexact_input(document), *_wrong_names(document)]
+    return [*_inexact_input(document), *_wrong_names(document), *_one_text(document)]
+
+
+def as_words(text: str) -> list[str]:
+    """Give the words of a command that was written as one text, through a shell if it takes one."""
+    return text.split() if set(text) <= _PLAIN_CHARACTERS else ["sh", "-c", text]
+
+
+def as_list(text: str) -> str:
+    """Give the same as a job has it; in the quotes of JSON, since an item such as 5 is no text."""
+    return "[" + ", ".join(compact_json(word).decode("utf-8") for word in as_words(text)) + "]"
+
+
+def _one_text(document: Document) -> list[shape.Problem]:
+    """Say of a command that is one text how it is written as a list."""
+    from beddel_cli import shape
+
+    command = shape.at(document, ("command",))
+    if not isinstance(command, str):
+        return []
+    said, hint = as_list(command), "a list of the program and its arguments"
+    if command.strip() and len(said) <= _MOST_HINT:
+        hint = f"command: {said}"
+    return [shape.Problem(("command",), "command is text", expected="a list", hint=hint)]
 
 
 def _wrong_names(document: Document) -> list[shape.Problem]:

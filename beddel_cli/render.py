@@ -9,6 +9,7 @@ from beddel_cli.plan import LANDLOCK, insisted_on, rung_of
 from beddel_cli.receipt import sha256
 from beddel_cli.render_program import (
     files_json,
+    meant_instead,
     memory_json,
     program_access,
     program_details,
@@ -156,7 +157,9 @@ def _from_job(run: Finished, key: str) -> bool:
 
 
 def _next(run: Finished) -> str | None:
-    """Say how far the limit that ended the run can be raised."""
+    """Say how far the limit that ended the run can be raised, or how else to ask for it."""
+    if _is_program(run) and run.outcome.status == FAILURE:
+        return meant_instead(run)
     key = run.outcome.limit
     if run.outcome.status != LIMIT or key is None or run.plan is None:
         return None

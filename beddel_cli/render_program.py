@@ -36,6 +36,30 @@ def program_rows(run: Finished) -> list[tuple[str, str]]:
     return rows
 
 
+def meant_instead(run: Finished) -> str | None:
+    """Say how a command is written that was no program; None where nobody knows."""
+    from beddel_cli.home import shell_word
+    from beddel_cli.job import CODE_ENDINGS, COMMAND_LINE, JOB_ENDINGS, as_list, as_words
+
+    command = run.job.command
+    if run.outcome.reason not in ("not-found", "not-executable") or len(command) != 1:
+        return None
+    word, by_hand = command[0], run.job.file == COMMAND_LINE
+    if by_hand and word.endswith(CODE_ENDINGS):
+        said = f"in an isolate: beddel-cli exec --runtime javascript {shell_word(word)}"
+    elif by_hand and word.endswith(JOB_ENDINGS):
+        said = f"as a job: beddel-cli run {shell_word(word)}"
+    elif len(word.split()) < 2:
+        return None
+    elif by_hand:
+        said = "each word by itself: beddel-cli exec -- " + " ".join(
+            map(shell_word, as_words(word))
+        )
+    else:
+        said = f"each word by itself: command: {as_list(word)}"
+    return visible(said)
+
+
 def program_access(run: Finished, *, copied: bool) -> str:
     """Say what a program could reach: network, host files, variables.
 

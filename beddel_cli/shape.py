@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from beddel_cli.errors import JobError, Place
 from beddel_cli.pattern import fits
-from beddel_cli.record import record
+from beddel_cli.record import changed, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def check(document: Document, problems: Iterable[Problem]) -> None:
     """
     first: dict[Path, Problem] = {}
     for problem in problems:
-        first.setdefault(problem.path, problem)
+        first[problem.path] = _fuller(first.get(problem.path, problem), problem)
     # A misspelt key and the one that is missing for it are one mistake.
     for problem in list(first.values())[: 2 * MAX_PROBLEMS]:
         meant = _nearest(problem.word, problem.known) if problem.where == "key" else None
@@ -324,6 +324,13 @@ def check(document: Document, problems: Iterable[Problem]) -> None:
         errors.append(JobError("and more; these are the first", place=Place(document.file)))
     errors[0].more = tuple(errors[1:])
     raise errors[0]
+
+
+def _fuller(said: Problem, later: Problem) -> Problem:
+    """Give what is said of a value with what a later rule knows of it besides."""
+    if not said.where == later.where == "value":
+        return said
+    return changed(said, expected=said.expected or later.expected, hint=said.hint or later.hint)
 
 
 def _place(document: Document, problem: Problem) -> Place:

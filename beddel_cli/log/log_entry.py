@@ -175,12 +175,18 @@ def verify_logged(proven: ProvenEntry, payload: bytes) -> Entry:
     if predicate.get("log") != got:
         raise VerificationError(
             "the receipt names another place in a log than its proof",
-            expected=repr(predicate.get("log")),
-            got=repr(got),
+            expected=_place_words(predicate.get("log")),
+            got=_place_words(got),
         )
     if entry.run_id != predicate.get("runId") or not _is_before(entry.started, proven.index):
         raise VerificationError("the entry and the receipt are about different runs")
     return entry
+
+
+def _place_words(place: object) -> str:
+    if not isinstance(place, dict):
+        return "no log"
+    return f"entry {place.get('index')} of {place.get('origin')}"[:200]
 
 
 def _is_before(started: int | None, finished: int) -> bool:

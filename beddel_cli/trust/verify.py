@@ -264,11 +264,12 @@ def _check_agreement(statement: Mapping[str, Any]) -> None:
 
 def _require_outcome_word(word: str, known: set[str]) -> None:
     if word not in known:
+        from beddel_cli.shape import suggestion
+
         raise UsageError(
             f"unknown outcome {word!r}",
-            hint=f"one of: {', '.join(sorted(known))}",
             expected=", ".join(sorted(known)),
-            got=repr(word),
+            hint=suggestion(word, sorted(known)),
         )
 
 

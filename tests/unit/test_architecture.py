@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
             "terminal",
         ),
     },
-    "trust.verify": {*BOTTOM, "trust.dsse", "json_strict", "salted_digest"},
+    "trust.verify": {*BOTTOM, "trust.dsse", "json_strict", "salted_digest", "shape"},
     "trust.instants": set(),
     "trust.trust_list": {*BOTTOM, "trust.dsse", "trust.instants", "json_strict", "trust.keys"},
     "trust.countersign": {*BOTTOM, "trust.dsse", "trust.instants", "trust.trust_list"},
@@ -185,7 +185,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"limits", "record"},
     "starter": {*BOTTOM, "files", "home"},
     "figures": set(),
-    "render_program": {"figures", "limits", "terminal"},
+    "render_program": {"figures", "home", "job", "limits", "terminal"},
     "render": {
         *("figures", "home", "limits", "outcome", "receipt", "render_program", "terminal"),
         "plan",

@@ -203,6 +203,18 @@ def test_a_near_miss_is_suggested(home: Home) -> None:
     assert "write 2MiB" in home.run("run", "units.yaml").message
 
 
+def test_what_was_probably_meant_is_said(home: Home) -> None:
+    make_files(home.work)
+    (home.work / "a b.js").write_text("return 1")
+    meant = "hint      code without a job: beddel-cli exec --runtime javascript 'a b.js'\n"
+    for command in ("run", "explain"):
+        assert meant in home.run(command, "a b.js").message
+    for text in ('{"a":1}', "[1]", '"text"', '{"a": "' + 300 * "x" + '"}'):
+        result = home.run("run", "good.yaml", "--input", text)
+        assert "hint      --input names a file: `--input -` reads standard input" in result.message
+    assert "hint" not in home.run("run", "good.yaml", "--input", "gone.json").message
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [

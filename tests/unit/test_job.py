@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -195,9 +196,32 @@ def test_an_error_says_what_was_expected_and_what_there_was() -> None:
     assert (error.expected, error.got) == ("a whole number", "'1'")
     error = error_of(GOOD.replace("1", "2", 1))
     assert error.expected == "beddel: 1"
+    error = error_of(GOOD.replace("javascript", "python"))
+    assert error.expected == "javascript or process"
     error = error_of(HEAD + f"code: [{'x' * 100}]\n")
     assert error.got is not None
     assert len(error.got) == 60
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("ls -l", 'command: ["ls", "-l"]'),
+        ("seq 5", 'command: ["seq", "5"]'),
+        ("ls | wc", 'command: ["sh", "-c", "ls | wc"]'),
+        ("echo 'a  b'", """command: ["sh", "-c", "echo 'a  b'"]"""),
+        ("x" * 200, "a list of the program and its arguments"),
+        ("", "a list of the program and its arguments"),
+        ("[", 'command: ["sh", "-c", "["]'),
+    ],
+)
+def test_a_command_that_is_one_text_is_written_as_a_list(command: str, hint: str) -> None:
+    head = HEAD.replace("javascript", "process")
+    error = error_of(f"{head}command: {json.dumps(command)}\n")
+    assert error.message == "command is text"
+    assert (error.expected, error.hint) == ("a list", hint)
+    if hint.startswith("command: "):
+        assert parse(f"{head}{hint}\n").command
 
 
 @pytest.mark.parametrize("number", [9007199254740991, -9007199254740991, 0.1, 1e300])

@@ -141,5 +141,8 @@ def test_receipt_and_its_entry() -> None:
     ],
 )
 def test_receipt_and_another_entry(about: ProvenEntry, payload: bytes, why: str) -> None:
-    with pytest.raises(VerificationError, match=why):
+    with pytest.raises(VerificationError, match=why) as caught:
         verify_logged(about, payload)
+    assert "{" not in f"{caught.value.expected}{caught.value.got}", (
+        "words, and no value of Python's"
+    )

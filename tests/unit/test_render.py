@@ -17,6 +17,7 @@ from beddel_cli.errors import (
     SigningKeyError,
     UsageError,
 )
+from beddel_cli.job import COMMAND_LINE
 from beddel_cli.limits import Limits
 from beddel_cli.outcome import (
     ConsoleLine,
@@ -125,6 +126,32 @@ def test_a_limit_of_the_command_line_points_to_its_flag() -> None:
     assert dict(rows(run))["next"] == (
         "allow more with --memory, up to 2MiB; beyond that another profile"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "by_hand", "said"),
+    [
+        (("foo.js",), True, "in an isolate: beddel-cli exec --runtime javascript foo.js"),
+        (("my job.yaml",), True, "as a job: beddel-cli run 'my job.yaml'"),
+        (("ls -l",), True, "each word by itself: beddel-cli exec -- ls -l"),
+        (("ls | wc",), True, "each word by itself: beddel-cli exec -- sh -c 'ls | wc'"),
+        (("ls \x1b[1m",), True, "each word by itself: beddel-cli exec -- sh -c 'ls \\x1b[1m'"),
+        (("ls -l",), False, 'each word by itself: command: ["ls", "-l"]'),
+        (("foo.js",), False, None),
+        (("lss",), True, None),
+        (("ls -l", "x"), True, None),
+    ],
+)
+def test_a_command_that_is_no_program_is_said_as_it_was_meant(
+    command: tuple[str, ...], by_hand: bool, said: str | None
+) -> None:
+    file = COMMAND_LINE if by_hand else "job.yaml"
+    job = changed(JOB, runtime="process", command=command, file=file)
+    for reason, code in (("not-found", 127), ("not-executable", 126)):
+        run = finished(Outcome("failure", reason, code, message="no"), job=job)
+        assert dict(render.reason_rows(run)).get("next") == said
+    run = finished(Outcome("failure", "exit", 1, message="no"), job=job)
+    assert "next" not in dict(render.reason_rows(run))
 
 
 def test_a_refusal_says_needs_found_fix_and_that_nothing_was_measured() -> None:

@@ -305,7 +305,10 @@ def test_misspelt_outcome_is_a_usage_error_that_lists_the_words(word: str) -> No
     with pytest.raises(UsageError, match="unknown outcome") as caught:
         check_expectations(verified(), outcome=word, reason_words=REASONS)
     for known in (*STATUSES, *REASONS):
-        assert known in str(caught.value.hint)
+        assert known in str(caught.value.expected)
+    # Said once.
+    near = {"sucess": "success", "ok ": "ok"}.get(word)
+    assert caught.value.hint == (near and f"did you mean {near!r}?")
 
 
 def test_every_reason_is_known() -> None:
