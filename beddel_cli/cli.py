@@ -102,9 +102,7 @@ def _dispatch(arguments: Sequence[str], runs: bool) -> int:
         if message.startswith("Usage: "):
             sys.stderr.write(f"{message}\n")
             return EXIT_USAGE
-        message = message[:1].lower() + message[1:].rstrip(".")
-        command = f"beddel-cli {arguments[0]}" if runs else "beddel-cli"
-        error: BeddelError = UsageError(message, hint=f"{command} --help")
+        error: BeddelError = _usage_error(problem, message)
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -120,6 +118,18 @@ def _dispatch(arguments: Sequence[str], runs: bool) -> int:
         note = note_of_error(error, note, os.environ)
     sys.stderr.write(note)
     return error.exit_code if runs else EXIT_USAGE
+
+
+def _usage_error(problem: TyperException, message: str) -> UsageError:
+    """Say in our words what is wrong with a command line, and where its help is."""
+    context = getattr(problem, "ctx", None)
+    hint = f"{context.command_path if context is not None else 'beddel-cli'} --help"
+    kind = getattr(getattr(problem, "param", None), "type", None)
+    expected = None
+    if getattr(kind, "name", "").startswith("int"):
+        message, least = message.rpartition(" is not ")[0], getattr(kind, "min", None)
+        expected = "a whole number" if least is None else f"a whole number, at least {least}"
+    return UsageError(message[:1].lower() + message[1:].rstrip("."), expected=expected, hint=hint)
 
 
 def _give_up_stdout() -> None:
@@ -160,7 +170,9 @@ def _parameter(option: Option) -> inspect.Parameter:
         more["callback"] = _chooser(option)
     if option.field == "profile":
         more["autocompletion"] = _complete_profile
-    info = typer.Option(*option.spellings, help=option.help, show_default=False, **more)
+    # Profile, runtime and the like: what holds where nothing is said.
+    shown = option.kind not in (FLAG, MANY) and option.default is not None
+    info = typer.Option(*option.spellings, help=option.help, show_default=shown, **more)
     return inspect.Parameter(
         option.field,
         inspect.Parameter.KEYWORD_ONLY,

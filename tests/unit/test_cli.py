@@ -172,6 +172,9 @@ MISSPELLINGS: list[tuple[list[str], int, str]] = [
     (["profiles", "show"], 2, "missing argument"),
     (["profiles", "show", "nope"], 2, "no profile 'nope'"),
     (["keys", "nope"], 2, "no such command 'nope'"),
+    (["audit", "list", "--last", "x"], 2, "invalid value for '--last': 'x'"),
+    (["audit", "list", "--last", "0"], 2, "invalid value for '--last': 0"),
+    (["keys", "trust", "--countersigners", "1.5"], 2, "invalid value for '--countersigners': '1.5"),
 ]
 
 
@@ -213,6 +216,40 @@ def test_what_was_probably_meant_is_said(home: Home) -> None:
         result = home.run("run", "good.yaml", "--input", text)
         assert "hint      --input names a file: `--input -` reads standard input" in result.message
     assert "hint" not in home.run("run", "good.yaml", "--input", "gone.json").message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("run", "run"),
+        ("exec --runtime cobol x", "exec"),
+        ("verify", "verify"),
+        ("verify r.json --nope", "verify"),
+        ("profiles show", "profiles show"),
+        ("audit list --last 0", "audit list"),
+        ("keys revoke", "keys revoke"),
+        ("keys nope", "keys"),
+        ("nope", ""),
+    ],
+)
+def test_a_usage_error_points_to_the_help_of_its_own_command(
+    arguments: str, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.run_app(arguments.split(), started_ns=0)
+    hint = " ".join(filter(None, ("beddel-cli", command, "--help")))
+    assert f"  hint      {hint}\n" in capfd.readouterr().err
+    assert cli.run_app(hint.split()[1:], started_ns=0) == 0
+
+
+def test_a_number_that_is_none_is_told_in_words(capfd: pytest.CaptureFixture[str]) -> None:
+    for last, expected in (
+        ("audit list --last x", ", at least 1"),
+        ("verify r --least-serial x", ""),
+    ):
+        cli.run_app(last.split(), started_ns=0)
+        said = capfd.readouterr().err
+        assert f"  expected  a whole number{expected}\n" in said
+        assert " int" not in said
 
 
 @pytest.mark.parametrize(
@@ -383,6 +420,9 @@ def test_help_of_run_and_exec_lists_every_option(capfd: pytest.CaptureFixture[st
         shown = capfd.readouterr().out
         for option in OPTIONS:
             assert option.spellings[0] in shown
+        words = " ".join(shown.split())
+        assert "a built-in name or a file. [default: ultra-secure]" in words
+        assert words.count("[default: ") == (3 if command == "run" else 4)
 
 
 def test_without_a_command_there_is_help_and_a_usage_code(
