@@ -52,6 +52,7 @@ _ONE_BENEATH = "name the one folder beneath it that the program needs"
 _COPY = "copy what the program needs of it into a folder, and name that"
 _OWN_DEVICES = "leave it out: a program has /dev/null and the like of its own"
 _NEVER = "no program is shown it: name another folder, with what the program needs"
+_UNCHANGED = "mount it ro; as a workspace it is shown without --write-back"
 _SHOWN_OF_THEIR_OWN = ("/proc", "/dev")
 # Root's run is handed the rights of a source's owner: these would show the secrets in them.
 _SECRETS_OF_ROOT = ("/etc", "/var")
@@ -457,14 +458,15 @@ def _source_problem(source: Source, protected: Sequence[Protected]) -> Problem |
 def _protected_problem(source: Source, folder: Protected) -> Problem | None:
     """Say what a source has to do with a protected folder, by name or by identity."""
     here = source.chain[0]
+    never = _UNCHANGED if folder.may_be_read else _NEVER
     if source.path == folder.path or (folder.chain and here == folder.chain[0]):
         beneath_it = source.kind == "folder" and not folder.tree
-        return f"it is {folder.what}", _ONE_BENEATH if beneath_it else _NEVER
+        return f"it is {folder.what}", _ONE_BENEATH if beneath_it else never
     if beneath(folder.path, source.path) or here in folder.chain:
         return f"{folder.what} lies in it", _ONE_BENEATH
     inside = beneath(source.path, folder.path) or (folder.chain and folder.chain[0] in source.chain)
     if folder.tree and inside:
-        return f"it lies in {folder.what}", "mount it ro" if folder.may_be_read else _NEVER
+        return f"it lies in {folder.what}", never
     return None
 
 

@@ -270,6 +270,13 @@ VERDICTS = [
 ]
 
 
+def test_what_may_only_be_read_is_to_be_mounted_so() -> None:
+    code = Protected("beddel-cli itself", "/opt/b", (OTHER_ID, ROOT_ID), True, may_be_read=True)
+    with pytest.raises(RefusedError) as caught:
+        judge_source(MountRequest("asked", "/data", True), source("/opt/b"), [code])
+    assert caught.value.fix.startswith("mount it ro")
+
+
 @pytest.mark.parametrize(("path", "ro", "rw"), VERDICTS)
 def test_sources(path: str, ro: str | None, rw: str | None) -> None:
     assert verdict(source(path)) == ro
