@@ -166,7 +166,8 @@ def _read_input(path: str) -> object:
     except BeddelError as error:
         if path.lstrip()[:1] in _JSON_BEGINS:
             error.hint = (
-                "--input names a file: `--input -` reads standard input, and --set sets one value"
+                "--input names a file: --input - reads JSON from standard input, "
+                "and --set input.KEY=JSON sets one value"
             )
         raise
     if path.endswith((".yaml", ".yml")):

@@ -435,13 +435,13 @@ def _source_problem(source: Source, protected: Sequence[Protected]) -> Problem |
         return f"it is {source.kind}", _OWN_DEVICES if device else "name a file or a folder"
     if source.path == "/" or len(source.chain) == 1:
         return "it is the root of the file system, with everything in it", _ONE_BENEATH
+    own = source.path in _SHOWN_OF_THEIR_OWN
+    fix = f"leave it out: a program has a {source.path} of its own" if own else _COPY
     view = KERNEL_FILE_SYSTEMS.get(source.file_system)
     if view is not None:
-        return f"it lies on {view}, a view of the kernel", _COPY
+        return f"it lies on {view}, a view of the kernel", fix
     for folder in _KERNEL_FOLDERS:
         if beneath(source.path, folder):
-            own = source.path in _SHOWN_OF_THEIR_OWN
-            fix = f"leave it out: a program has a {folder} of its own" if own else _COPY
             return f"{folder} is the system's own", fix
     for each in protected:
         problem = _protected_problem(source, each)

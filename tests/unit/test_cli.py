@@ -214,7 +214,10 @@ def test_what_was_probably_meant_is_said(home: Home) -> None:
         assert meant in home.run(command, "a b.js").message
     for text in ('{"a":1}', "[1]", '"text"', '{"a": "' + 300 * "x" + '"}'):
         result = home.run("run", "good.yaml", "--input", text)
-        assert "hint      --input names a file: `--input -` reads standard input" in result.message
+        assert (
+            "hint      --input names a file: --input - reads JSON from standard input"
+            in result.message
+        )
     assert "hint" not in home.run("run", "good.yaml", "--input", "gone.json").message
 
 

@@ -219,6 +219,7 @@ NEVER = "no program is shown it: name another folder, with what the program need
         (source("/home/me/.beddel/keys"), "ro", NEVER),
         (source("/mnt/h", HOME_ID, (1, 80), ROOT_ID, kind="file"), "ro", NEVER),
         (source("/dev"), "ro", "leave it out: a program has a /dev of its own"),
+        (source("/proc", file_system=PROC), "ro", "leave it out: a program has a /proc of its own"),
         (source("/sys"), "ro", "copy what the program needs of it into a folder, and name that"),
         (source("/p", file_system=PROC), "ro", "copy what the program needs of it into a folder, "),
         # Nor has any of these something beneath it.
