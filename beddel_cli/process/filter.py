@@ -53,6 +53,11 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fcntl": (72, 25),
     "setsockopt": (54, 208),
     "prctl": (157, 167),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
     "ptrace": (101, 117),
     "syslog": (103, 116),
     "setgroups": (116, 159),
@@ -147,6 +152,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "lsm_get_self_attr": (459, 459),
     "lsm_set_self_attr": (460, 460),
     "lsm_list_modules": (461, 461),
+    "setxattrat": (463, 463),
     "open_tree_attr": (467, 467),
     "file_setattr": (469, 469),
 }
@@ -175,6 +181,9 @@ MISSING = (
     *("memfd_secret", "statmount", "listmount", "file_setattr"),
     *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"),
 )
+# Answered as by a file system that has none. On a file of a tmpfs, an access control list of 64 KiB
+# is memory that nothing counts, not even a cgroup.
+ATTRIBUTES = ("setxattr", "lsetxattr", "fsetxattr", "setxattrat")
 # Memory that belongs to no process and so shows in no sum over processes. A single semget may take
 # megabytes of the kernel's own; 65,536 rules of one Landlock ruleset, 4 MiB in 20 ms.
 OWNERLESS_MEMORY = ("shmget", "semget", "msgget", "memfd_create", "landlock_create_ruleset")
@@ -203,13 +212,31 @@ _SOCK_STREAM, _SOCK_DGRAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 2, 5, 0xF
 # IPPROTO_IP (the default), ICMP, TCP, UDP, ICMPV6. Others would load modules.
 _INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)
 _NETLINK_ROUTE = 0
+# in.h, in6.h: to join a group or to hear a source in one, and an anycast address, of IPv4 (0) and
+# IPv6 (41). Each membership takes memory, and a socket of n of them n² steps to be closed, which a
+# killed process does not before that. Answered as where no interface has groups.
+_JOINS = {0: (35, 39, 42, 46), 41: (20, 27, 42, 46)}
 # asm-generic/socket.h; how much a socket may hold is a wish that the kernel cuts to what it allows.
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 # Programs that a socket runs for what it receives: SO_ATTACH_FILTER, SO_ATTACH_BPF and the two of
 # SO_REUSEPORT. Each takes a hundred kilobytes of the kernel's own.
 _SOCKET_FILTERS = (26, 50, 51, 52)
 # prctl.h: a huge page stays whole while anybody, a pipe for instance, holds a small part of it.
-_SET_THP_DISABLE = 41
+SET_THP_DISABLE = 41
+# What a process may set and ask of itself; all else is answered as by a kernel that does not know
+# it. Not here: names of mappings and a table of futexes, memory that nothing counts (PR_SET_VMA,
+# PR_FUTEX_HASH); processors kept from others (PR_SCHED_CORE); pages shared with whoever has the
+# same (PR_SET_MEMORY_MERGE); lies about where its arguments are (PR_SET_MM).
+PROCESS_OPTIONS = (
+    *(1, 2, 3, 4, 7, 8, 15, 16),  # signal at the parent's death, dumpable, KEEPCAPS, name
+    *(21, 22, 23, 24, 25, 26, 27, 28),  # seccomp, bounding set, time stamp counter, securebits
+    *(29, 30, 33, 34, 36, 37, 38, 39),  # timer slack, MCE_KILL, subreaper, no_new_privs
+    *(SET_THP_DISABLE, 42, 47),  # huge pages, ambient capabilities
+    *(50, 51, 63, 64),  # vectors of aarch64
+    *(52, 53, 54, 55, 56, 60, 61),  # speculation; keys and tags of pointers of aarch64
+    *(59, 65, 66, 74, 75, 76),  # calls of its own to itself, no W^X, shadow stacks of aarch64
+    0x59616D61,  # PR_SET_PTRACER, for a debugger that could do nothing here
+)
 
 _SET_ID_BITS = 0o6000
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
@@ -234,6 +261,8 @@ _PROCESS_ARGUMENTS = {
     "sched_setattr": 0,
 }
 _INIT = 1
+# Calls on a process or on many; which number says that it is all of a user.
+_OF_USER = {"setpriority": 2, "ioprio_set": 3}
 _OPEN_FLAG_ARGUMENTS = {"open": 1, "openat": 2}
 _DEVICE_MODE_ARGUMENTS = {"mknod": 1, "mknodat": 2}
 
@@ -267,6 +296,7 @@ def filter_program(machine: str, grants: Grants) -> bytes:
     """
     judged = _judged_by_argument(grants)
     judged |= {name: [refuse(errno.EPERM)] for name in FORBIDDEN}
+    judged |= {name: [refuse(errno.EOPNOTSUPP)] for name in ATTRIBUTES}
     missing = MISSING if grants.ownerless_memory else (*MISSING, *OWNERLESS_MEMORY)
     judged |= {name: [refuse(errno.ENOSYS)] for name in missing}
     return judge_calls(machine, judged, NUMBERS)
@@ -360,26 +390,45 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
         name: [load(process), *_deny_value(_INIT, errno.EPERM), _PASS]
         for name, process in _PROCESS_ARGUMENTS.items()
     }
+    judged |= {name: _one_process(user) for name, user in _OF_USER.items()}
+    judged["prctl"] = _process_options(grants)
+    judged["setsockopt"] = _socket_options(grants)
     judged["mmap"] = [load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
     if grants.ownerless_memory:
         judged["memfd_create"] = [load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]
     else:
         both = _MAP_SHARED | _MAP_ANONYMOUS
-        judged |= _uncounted()
         judged["mmap"][-1:] = [(_AND, 0, 0, both), *_deny_value(both, errno.EPERM), _PASS]
     return judged
 
 
-def _uncounted() -> dict[str, list[Step]]:
-    """Judge what would raise what a socket or a pipe can hold, where nothing counts that."""
-    # Answered as done: each is a wish, and a program that is refused may give up over it.
-    sizes = [load(1), (_EQUAL, 1, 0, _SOL_SOCKET), _PASS, load(2)]
-    sizes += [step for value in (_SO_SNDBUF, _SO_RCVBUF) for step in _deny_value(value, 0)]
-    sizes += [step for value in _SOCKET_FILTERS for step in _deny_value(value, errno.EPERM)]
-    return {
-        "setsockopt": [*sizes, _PASS],
-        "prctl": [load(0), *_deny_value(_SET_THP_DISABLE, errno.EPERM), _PASS],
+def _one_process(all_of_user: int) -> list[Step]:
+    """Judge whom a call concerns: not the init, which is of every program's user."""
+    of_user = _deny_value(all_of_user, errno.EPERM)
+    return [load(0), *of_user, load(1), *_deny_value(_INIT, errno.EPERM), _PASS]
+
+
+def _process_options(grants: Grants) -> list[Step]:
+    held = [] if grants.ownerless_memory else _deny_value(SET_THP_DISABLE, errno.EPERM)
+    known = (step for value in PROCESS_OPTIONS for step in ((_EQUAL, 0, 1, value), _PASS))
+    return [load(0), *held, *known, refuse(errno.EINVAL)]
+
+
+def _socket_options(grants: Grants) -> list[Step]:
+    """Judge the level, then the option: the groups, and what would raise what a socket can hold."""
+    judged = {
+        level: [step for value in joins for step in _deny_value(value, errno.ENODEV)]
+        for level, joins in _JOINS.items()
     }
+    if not grants.ownerless_memory:
+        # Answered as done: each is a wish, and a program that is refused may give up over it.
+        sizes = [step for value in (_SO_SNDBUF, _SO_RCVBUF) for step in _deny_value(value, 0)]
+        sizes += [step for value in _SOCKET_FILTERS for step in _deny_value(value, errno.EPERM)]
+        judged[_SOL_SOCKET] = sizes
+    steps = [load(1)]
+    for level, options in judged.items():
+        steps += [(_EQUAL, 0, len(options) + 2, level), load(2), *options, _PASS]
+    return [*steps, _PASS]
 
 
 def _deny_value(value: int, number: int) -> list[Step]:

@@ -9,12 +9,15 @@ from itertools import product
 import pytest
 
 from beddel_cli.process.filter import (
+    ATTRIBUTES,
     CLONE_NAMESPACES,
     FORBIDDEN,
     HARMLESS_PERSONALITIES,
     MISSING,
     NUMBERS,
     OWNERLESS_MEMORY,
+    PROCESS_OPTIONS,
+    SET_THP_DISABLE,
     Grants,
     filter_program,
 )
@@ -66,6 +69,9 @@ def test_every_number_is_judged_by_the_tables(machine: str, grants: Grants) -> N
     refused = {NUMBERS[name][index]: errno.EPERM for name in FORBIDDEN}
     gone = MISSING if grants.ownerless_memory else (*MISSING, *OWNERLESS_MEMORY)
     refused |= {NUMBERS[name][index]: errno.ENOSYS for name in gone}
+    refused |= {NUMBERS[name][index]: errno.EOPNOTSUPP for name in ATTRIBUTES}
+    # Judged by its arguments: option 0 is none.
+    refused[nr("prctl", machine)] = errno.EINVAL
     last_of_old = 334 if machine == "x86_64" else 294
     # Judged by their arguments, of which none is harmful here but a family of sockets: AF_UNSPEC.
     by_argument = {nr("socket", machine), nr("socketpair", machine)}
@@ -232,8 +238,53 @@ def test_the_init_is_out_of_reach(machine: str, name: str) -> None:
         assert got == wanted, process
 
 
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize(("name", "kinds"), [("setpriority", (0, 1, 2)), ("ioprio_set", (1, 2, 3))])
+def test_priority_is_a_matter_of_its_own(
+    machine: str, name: str, kinds: tuple[int, int, int]
+) -> None:
+    """Of a process and of a group but not of process 1; not of all of a user, the init's too."""
+    program = filter_program(machine, ALL)
+    for place, kind in enumerate(kinds):
+        for who, high in product((0, 1, 2, 1000, 0xFFFFFFFF), HIGH):
+            wanted = errno.EPERM if place == 2 or who == 1 else ALLOW
+            number = nr(name, machine)
+            got = decide(program, ARCHES[machine], number, kind | high, who | high, 19)
+            assert got == wanted, (kind, who)
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize("grants", [ALL, NONE])
+def test_only_known_options_of_a_process_are_let_through(machine: str, grants: Grants) -> None:
+    program = filter_program(machine, grants)
+    # Up to beyond the newest, and the large ones: PR_SET_PTRACER, PR_SET_VMA.
+    for option, high in product((*range(300), 0x59616D61, 0x53564D41, 0xFFFFFFFF), HIGH):
+        wanted: str | int = ALLOW if option in PROCESS_OPTIONS else errno.EINVAL
+        if option == SET_THP_DISABLE and not grants.ownerless_memory:
+            wanted = errno.EPERM
+        got = decide(program, ARCHES[machine], nr("prctl", machine), option | high, 1)
+        assert got == wanted, option
+    # PR_SET_MM, PR_SCHED_CORE, PR_SET_MEMORY_MERGE, PR_FUTEX_HASH, PR_SET_VMA, and what comes next.
+    assert not {35, 62, 67, 78, 79, 0x53564D41} & set(PROCESS_OPTIONS)
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize("grants", [ALL, NONE])
+def test_options_of_sockets(machine: str, grants: Grants) -> None:
+    program = filter_program(machine, grants)
+    joins = {(0, 35), (0, 39), (0, 42), (0, 46), (41, 20), (41, 27), (41, 42), (41, 46)}
+    kept = {(1, 7): 0, (1, 8): 0} | {(1, option): errno.EPERM for option in (26, 50, 51, 52)}
+    for level, option, high in product((0, 1, 6, 17, 41, 58, 255, 270), range(90), HIGH):
+        wanted: str | int = errno.ENODEV if (level, option) in joins else ALLOW
+        if not grants.ownerless_memory:
+            wanted = kept.get((level, option), wanted)
+        number = nr("setsockopt", machine)
+        got = decide(program, ARCHES[machine], number, 3 | high, level | high, option | high)
+        assert got == wanted, (level, option)
+
+
 def test_the_tables_name_each_call_once() -> None:
-    judged = [*FORBIDDEN, *MISSING, *OWNERLESS_MEMORY]
+    judged = [*FORBIDDEN, *MISSING, *OWNERLESS_MEMORY, *ATTRIBUTES]
     assert len(judged) == len(set(judged))
     assert set(judged) <= set(NUMBERS)
     for column in range(2):
