@@ -127,9 +127,7 @@ def _keep_signals_in(supervisor: int) -> None:
             text = f"Landlock ABI {abi} keeps no signals in; {strict_rules.SCOPES_SINCE} does"
             raise OSError(errno.EOPNOTSUPP, text)
         kernel.prctl(kernel.SET_NO_NEW_PRIVS, 1)
-        ruleset = strict_rules.signals_ruleset()
-        kernel.landlock_restrict(ruleset)
-        os.close(ruleset)
+        strict_rules.keep_signals_in()
         _check_harmless(supervisor)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # linux/landlock.h
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
-_REFER, _TRUNCATE, _IOCTL_DEVICE = 1 << 13, 1 << 14, 1 << 15
+REFER, _TRUNCATE, _IOCTL_DEVICE = 1 << 13, 1 << 14, 1 << 15
 _FIRST_RIGHTS = 0x1FFF
 _SCOPES = 0b11  # abstract sockets, and signals to processes outside
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
@@ -93,7 +93,7 @@ def rlimits(limits: Limits) -> tuple[tuple[int, int], ...]:
 def handled_rights(abi: int) -> int:
     """Give every right to files that this Landlock version knows."""
     rights = _FIRST_RIGHTS
-    for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEVICE)):
+    for since, right in ((2, REFER), (3, _TRUNCATE), (5, _IOCTL_DEVICE)):
         rights |= right if abi >= since else 0
     return rights
 

@@ -23,7 +23,7 @@ import struct
 from beddel_cli.process import kernel
 from beddel_cli.process.filesystem import DEVICES, SYSTEM_FOLDERS, etc_names
 from beddel_cli.process.filter import Step, judge_calls, load, pairs, refuse
-from beddel_cli.process.rights import handled_rights, read_rights, written_rights
+from beddel_cli.process.rights import REFER, handled_rights, read_rights, written_rights
 from beddel_cli.record import record
 
 # Since this version Landlock keeps signals, and connections to abstract sockets, in.
@@ -59,6 +59,7 @@ STRICT_NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "mq_notify": (244, 184),
     "mq_getsetattr": (245, 185),
     "truncate": (76, 45),
+    "fallocate": (285, 47),
     "chmod": (90, None),
     "chown": (92, None),
     "lchown": (94, None),
@@ -107,6 +108,9 @@ ATTRIBUTES = (
     *("removexattr", "lremovexattr", "fsetxattr", "fremovexattr"),
 )
 NEW_ATTRIBUTES = ("setxattrat", "getxattrat", "listxattrat", "removexattrat")
+# Gigabytes within a millisecond, where what is on disk is looked at every 20 ms at best. Without it
+# the C library's posix_fallocate writes to each block.
+INSTANT_BYTES = "fallocate"
 # Mode, owner and times of a file by its name, or of one that is open for reading alone: an own id
 # could change those of all its files.
 BY_NAME = ("chown", "lchown", "fchown", "fchownat", "utime", "utimes", "futimesat")
@@ -156,7 +160,7 @@ def strict_filter(machine: str, strict: Strict) -> bytes:
     judged = dict.fromkeys(SOCKETS, eperm)
     judged["socketpair"] = pairs(connected_only=True)
     judged |= dict.fromkeys((*QUEUES, *NEW_ATTRIBUTES), enosys)
-    judged |= {name: [refuse(errno.EOPNOTSUPP)] for name in ATTRIBUTES}
+    judged |= {name: [refuse(errno.EOPNOTSUPP)] for name in (*ATTRIBUTES, INSTANT_BYTES)}
     judged["ioctl"] = _file_requests()
     allowed = _only_itself() if strict.own_id else _all_but(strict.guardian)
     judged |= {name: [load(argument), *allowed] for name, argument in _PROCESS_ARGUMENTS.items()}
@@ -208,9 +212,21 @@ def _priorities(which: int, allowed: list[Step], *, own_id: bool) -> list[Step]:
     return [load(0), (_EQUAL, 0, 1 + len(allowed), which), load(1), *allowed, *many]
 
 
-def signals_ruleset() -> int:
-    """Give a set of rules that keeps signals among those who are under it."""
-    return kernel.landlock_ruleset(struct.pack("<3Q", 0, 0, _SIGNALS))
+def keep_signals_in() -> None:
+    """Let this thread, and all it will start, signal only each other.
+
+    Rules of any kind forbid to link and rename from folder to folder unless they say otherwise, as
+    these do for all folders: the program's own rules say in which of them it may.
+
+    Raises:
+        OSError: refused.
+    """
+    ruleset = kernel.landlock_ruleset(struct.pack("<3Q", REFER, 0, _SIGNALS))
+    try:
+        _allow_path(ruleset, "/", REFER)
+        kernel.landlock_restrict(ruleset)
+    finally:
+        os.close(ruleset)
 
 
 @record
