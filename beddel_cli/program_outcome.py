@@ -58,6 +58,9 @@ def _ending(plan: Plan, name: str, answer: ProgramAnswer) -> Outcome:
         by = "kernel" if answer.by_kernel else "supervisor"
         ended = _make(_REASON_OF_LIMIT[answer.limit], _limit(plan, answer.limit), ended_by=by)
         return changed(ended, limit=answer.limit)
+    if answer.exceeded is not None:
+        text = f"{_limit(plan, answer.exceeded)} was exceeded, as showed once {name} had ended"
+        return _make(_REASON_OF_LIMIT[answer.exceeded], text)
     if answer.signal is not None:
         return changed(
             _make("signal", f"{name} was ended by {_signal_name(answer.signal)}"),

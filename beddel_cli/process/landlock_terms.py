@@ -32,9 +32,12 @@ NOT_WALLED = (
     (
         "disk and inodes are sampled",
         "There is no file system of its own to be full: what lies in the scratch folder is "
-        "measured every 20 ms to 1 s, the run ends once it is too much (or deeper than 200 "
-        "folders), and until then the host's disk takes it. A folder that a program closed to "
-        "itself is opened for that. Files that were deleted and are still open are not counted.",
+        "measured every 20 ms to 1 s, the more files the less often. A look that finds too much "
+        "(or folders deeper than 200) ends the run, and the last one, after the program's end, "
+        "turns success into a limit's ending. Between looks the host's disk takes whatever can be "
+        "written in that time, without a bound, and a look can miss what is moved from folder to "
+        "folder meanwhile. A folder that a program closed to itself is opened for that. Files that "
+        "were deleted and are still open are not counted.",
     ),
     (
         "names and figures of host files show",

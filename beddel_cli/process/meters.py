@@ -67,6 +67,7 @@ class Meters:
     Attributes:
         next_ns: when to call `check` next, on the monotonic clock.
         watched: a descriptor that polls ready when memory ran out, and what to poll it for.
+        exceeded: `disk` or `inodes` where the last look at a scratch folder found too much.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Meters:
         self._tree_every_ns = _TREE_NS
         self._tree_cpu_ns = 0
         self._over_ns = 0
+        self.exceeded: str | None = None
         self.next_ns = _NEVER
         self.watched = None if leaf is None or not self._memory_by_leaf else leaf.watch_oom()
         self._asks_for_oom = self._memory_by_leaf and self.watched is None
@@ -251,7 +253,7 @@ class Meters:
         charged = None if self._leaf is None else self._leaf.usage()
         self._look_at_disk()
         if self._scratch is not None:
-            self._look_at_scratch(self._scratch)
+            self.exceeded = self._look_at_scratch(self._scratch)
         # The rlimit behind the controller may refuse first, and then only the peak tells.
         if charged is not None and (
             charged.processes_refused or (charged.processes_peak or 0) >= self._limits.processes

@@ -150,6 +150,8 @@ class ProgramAnswer:
         fault: what was wrong on our side; then nothing else counts.
         killed: whether it took SIGKILL after the grace period.
         by_kernel: whether it was the kernel that found that memory had run out.
+        exceeded: `disk` or `inodes` where only a look at the scratch folder after its end has
+            found more in it than the limit; None otherwise.
     """
 
     exit_code: int | None
@@ -165,3 +167,4 @@ class ProgramAnswer:
     usage: TreeUsage
     stdout: Stream
     stderr: Stream
+    exceeded: str | None = None

@@ -111,7 +111,7 @@ def make(path: str, identity: int | None) -> Scratch:
         folders = []
         for name in (WORKSPACE, TEMPORARY):
             os.mkdir(name, 0o700, dir_fd=top)
-            folders.append(os.open(name, _FOLDER, dir_fd=top))
+            folders.append(_open_unseen(name, _FOLDER, top))
             if identity is not None:
                 os.fchown(folders[-1], identity, identity)
         if identity is not None:
@@ -295,9 +295,18 @@ def _open_closed(folder: int, name: str) -> int:
     here = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=folder)
     try:
         _open_up(here)
-        return os.open(f"/proc/self/fd/{here}", _FOLDER & ~os.O_NOFOLLOW)
+        return _open_unseen(f"/proc/self/fd/{here}", _FOLDER & ~os.O_NOFOLLOW)
     finally:
         os.close(here)
+
+
+def _open_unseen(path: str, flags: int, folder: int | None = None) -> int:
+    """Open for reading without a time of access, which would tell the program where we look."""
+    try:
+        return os.open(path, flags | os.O_NOATIME, dir_fd=folder)
+    except PermissionError:
+        # Only an owner may, or root with all its rights.
+        return os.open(path, flags, dir_fd=folder)
 
 
 def _open_up(folder: int) -> None:

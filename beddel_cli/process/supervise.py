@@ -420,6 +420,7 @@ class _Run:
             usage=figures,
             stdout=stdout,
             stderr=stderr,
+            exceeded=self._meters.exceeded,
         )
 
     def _finish_meters(

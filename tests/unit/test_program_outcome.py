@@ -97,6 +97,13 @@ ENDINGS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
         {"exit_code": 2, "reached": ("processes",)},
         ("failure", "exit", 2, None, "tool ended with 2; processes limit of 16 was reached"),
     ),
+    "what it left is too much": (
+        {"exit_code": 0, "reached": ("disk",), "exceeded": "disk"},
+        (
+            *("limit", "disk", 124, "disk"),
+            "disk limit of 16MiB was exceeded, as showed once tool had ended",
+        ),
+    ),
     "Ctrl-C": (
         {"exit_code": None, "signal": 15, "stopped": "interrupted"},
         ("interrupted", "interrupted", 130, None, "interrupted by Ctrl-C"),

@@ -16,6 +16,7 @@ from beddel_cli.process import scratch
 from beddel_cli.process.cgroup import run_name
 from beddel_cli.process.scratch import MAX_DEPTH, Scratch, ScratchMeter
 from tests.support.callers import ORDINARY
+from tests.support.capabilities import give_up
 
 
 @pytest.fixture
@@ -192,6 +193,49 @@ def test_what_a_program_closed_to_itself_is_measured(
         **who,
     )
     assert done.stdout == f"None True\n{said}"
+
+
+# As somebody who has nothing of it but its folders: where it was looked.
+UNSEEN = """
+import os, sys
+from beddel_cli.process.scratch import ScratchMeter, choose_path, make, remove
+folder = make(choose_path({"TMPDIR": sys.argv[1]}), int(sys.argv[2]) or None)
+places = [folder.path + "/" + name for name in ("workspace", "tmp", "tmp/in", "tmp/in/in")]
+for place in places[2:]:
+    os.mkdir(place)
+    if int(sys.argv[2]):
+        os.chown(place, int(sys.argv[2]), -1)
+def seen(look):
+    # Older than any change to it, so that the next look would count also where not each does.
+    for place in places:
+        os.utime(place, (1, 1))
+    look()
+    return [os.stat(place).st_atime_ns != 10**9 for place in places]
+meter = ScratchMeter(folder, 1 << 20, 10)
+print(seen(meter.look))
+print(seen(lambda: [os.listdir(place) for place in places]))
+remove(folder.path)
+"""
+
+
+@pytest.mark.parametrize("name", ["root", "ordinary"] if os.geteuid() == 0 else ["us"])
+def test_a_program_does_not_see_where_it_is_looked(place: Path, name: str) -> None:
+    """By times of access, root's program had moved its files around the look for seconds."""
+    who: dict[str, Any] = {}
+    if name == "ordinary":
+        os.chown(place, ORDINARY, ORDINARY)
+        who = {"user": ORDINARY, "group": ORDINARY}
+    done = subprocess.run(
+        [sys.executable, "-c", UNSEEN, place, "1900000000" if name == "root" else "0"],
+        capture_output=True,
+        check=True,
+        text=True,
+        **who,
+    )
+    looked, listed = done.stdout.splitlines()
+    if listed != str([True] * 4):
+        give_up("times of access are not kept where temporary files are")
+    assert looked == str([False] * 4)
 
 
 def test_what_is_in_it_is_measured_and_what_was_is_not(place: Path) -> None:
