@@ -12,6 +12,7 @@ from beddel_cli.process.strict_rules import (
     ASKED,
     ATTRIBUTES,
     BY_NAME,
+    INSTANT_BYTES,
     NEW_ATTRIBUTES,
     QUEUES,
     SOCKETS,
@@ -49,7 +50,7 @@ def test_every_number_is_judged_by_the_tables(machine: str, strict: Strict) -> N
     wanted: dict[int | None, str | int] = dict.fromkeys(range(600), ALLOW)
     refused = dict.fromkeys(SOCKETS, errno.EPERM)
     refused |= dict.fromkeys((*QUEUES, *NEW_ATTRIBUTES), errno.ENOSYS)
-    refused |= dict.fromkeys(ATTRIBUTES, errno.EOPNOTSUPP)
+    refused |= dict.fromkeys((*ATTRIBUTES, INSTANT_BYTES), errno.EOPNOTSUPP)
     # With arguments of zero: no pair of such a family.
     refused |= {"socketpair": errno.EAFNOSUPPORT, "ioctl": errno.ENOTTY}
     if strict.own_id:

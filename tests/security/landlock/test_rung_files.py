@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.security.landlock.conftest import Rung
+from tests.support.callers import PYTHON
 
 
 def workspace(rung: Rung) -> Path:
@@ -147,6 +148,15 @@ def test_nobody_else_sees_a_scratch_folder(rung: Rung) -> None:
     run.terminate()
     run.communicate(timeout=30)
     assert not rung.scratch_folders() - before
+
+
+def test_what_is_found_too_much_after_the_end_is_no_success(rung: Rung) -> None:
+    """Whether a look came in time or not; the program itself ended well."""
+    code = "for name in 'abcd': open(name, 'wb').write(bytes(1 << 20))"
+    done = rung.exec("--json", "--disk", "2MiB", "--", PYTHON, "-ISc", code)
+    assert (done.returncode, done.json["outcome"]["reason"]) == (124, "disk"), done.json
+    done = rung.exec("--json", "--disk", "5MiB", "--", PYTHON, "-ISc", code)
+    assert (done.returncode, done.json["outcome"]["reason"]) == (0, "ok"), done.json
 
 
 @pytest.mark.parametrize(

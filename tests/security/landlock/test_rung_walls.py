@@ -248,6 +248,71 @@ def test_other_processes_are_out_of_reach(rung: Rung, victim: subprocess.Popen[b
     )
 
 
+MOVED = """
+shown, temporary = sys.argv[1], os.environ.get("TMPDIR", "/var/tmp")
+for each in ("from", "to"):
+    os.mkdir(each)
+os.mkdir("from/folder")
+for each in ("from/one", "from/two", "from/three"):
+    open(each, "w").close()
+def away(path): return temporary + "/away-%d" % os.getpid() + path
+def to_temporary():
+    os.rename("from/three", away("3"))
+    os.unlink(away("3"))
+answers({
+    "a file": lambda: attempt(lambda: os.rename("from/one", "to/one")),
+    "a folder": lambda: attempt(lambda: os.rename("from/folder", "to/folder")),
+    "a second name": lambda: attempt(lambda: os.link("from/two", "to/two")),
+    "to TMPDIR": lambda: attempt(to_temporary),
+    "a name for what is only shown": lambda: attempt(lambda: os.link(shown + "/canary", "to/c")),
+    "away with what is only shown": lambda: attempt(lambda: os.rename(shown + "/gone", "to/g")),
+    "into what is only shown": lambda: attempt(lambda: os.rename("to/two", shown + "/new")),
+    "over what is only shown": lambda: attempt(lambda: os.rename("from/two", shown + "/over")),
+})
+"""
+
+
+def test_names_move_between_folders_of_its_own_and_no_others(rung: Rung) -> None:
+    """Domains that only keep signals in forbade it too, and git mv, ln and cp -al failed."""
+    folder = rung.caller.folder("shown", canary=b"c", gone=b"g", over=b"o")
+    for each in (folder, *folder.iterdir()):
+        # To everybody, so that nothing but the walls is in the way.
+        each.chmod(0o777)
+    source = rung.source(MOVED)
+    done = rung.exec("--mount", f"{folder}:{folder}", "--", PYTHON, "-c", source, str(folder))
+    own = ("a file", "a folder", "a second name", "to TMPDIR")
+    wanted = dict.fromkeys(own, 0) | {
+        # Between two folders with unequal rights Landlock answers as between two file systems.
+        "a name for what is only shown": errno.EXDEV,
+        "away with what is only shown": EACCES,
+        "into what is only shown": EACCES,
+        "over what is only shown": EACCES,
+    }
+    assert json.loads(done.stdout) == wanted, done.message
+    assert sorted(each.name for each in folder.iterdir()) == ["canary", "gone", "over"]
+    assert rung.control(MOVED, str(folder)) == dict.fromkeys(wanted, 0)
+    assert sorted(each.name for each in folder.iterdir()) == ["canary", "new", "over"]
+
+
+INSTANT = """
+file = os.open("file", os.O_CREAT | os.O_RDWR, 0o600)
+def by_the_library():
+    os.posix_fallocate(file, 0, 1 << 20)
+    if os.fstat(file).st_blocks * 512 < 1 << 20:
+        raise OSError(9, "no block was taken")
+answers({
+    "the call": lambda: call(285 if os.uname().machine == "x86_64" else 47, file, 0, 0, 1 << 16),
+    "the library": lambda: attempt(by_the_library),
+})
+"""
+
+
+def test_disk_is_taken_by_writing_alone(rung: Rung) -> None:
+    """Two GiB were taken in half a millisecond, between two looks at what is there."""
+    assert rung.probe(INSTANT) == {"the call": errno.EOPNOTSUPP, "the library": 0}
+    assert rung.control(INSTANT) == {"the call": 0, "the library": 0}
+
+
 def test_the_program_cannot_end_who_would_end_it(rung: Rung) -> None:
     code = (
         "import json, os, signal\n"
