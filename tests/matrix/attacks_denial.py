@@ -13,6 +13,8 @@ import mmap
 import os
 import pty
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -348,6 +350,32 @@ def watches(w: Facts) -> str:
 
 
 @reaches
+def lists_of_who_may(w: Facts) -> str:
+    """Give 40 files lists of 60 KiB of who may read them, which no figure tells of."""
+    path = f"/dev/shm/{w['token']}-lists"
+    entries = [(1, -1), *[(2, os.getuid())] * 7600, (4, -1), (16, -1), (32, -1)]
+    words = [struct.pack("<HHI", tag, 4, who & 0xFFFFFFFF) for tag, who in entries]
+    kept = []
+    for _ in range(40):
+        kept.append(os.open(path, os.O_RDWR | os.O_CREAT))
+        os.unlink(path)
+        os.setxattr(kept[-1], "system.posix_acl_access", struct.pack("<I", 2) + b"".join(words))
+    return BROKE
+
+
+@reaches
+def groups_of_a_network(w: Facts) -> str:
+    """Join 20 groups on each of 20 sockets; to leave n of them takes the dying n² steps."""
+    kept = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
+    for number, each in enumerate(kept):
+        for group in range(20):
+            # Of loopback alone
+            wanted = struct.pack("4B4xi", 239, 255, number, group, 1)
+            each.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, wanted)
+    return BROKE
+
+
+@reaches
 def a_program_that_never_reads(w: Facts) -> str:
     """Start a pipe of programs that wait for each other, beyond the time it has."""
     subprocess.run(["sh", "-c", "sleep 2.6 | cat"], check=True)
@@ -365,5 +393,13 @@ LIMITS_TOGETHER = (*LIMITS[:-4], "--timeout", "10s", "--cpu-time", "4s")
 # These end no run and use up nothing that the next one needs; the last leaves processes behind.
 TOGETHER = (
     *(memory_kept_in_place, bytes_of_holes, descriptors, terminals, requests_of_the_machine),
-    *(watches, children_at_once, threads_at_once, children_in_a_chain, children_of_nobody),
+    *(
+        watches,
+        lists_of_who_may,
+        groups_of_a_network,
+        children_at_once,
+        threads_at_once,
+        children_in_a_chain,
+        children_of_nobody,
+    ),
 )

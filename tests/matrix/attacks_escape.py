@@ -73,6 +73,13 @@ def slow_another_down(w: Facts) -> str:
     return BROKE
 
 
+@reaches
+def slow_down_who_reaps(w: Facts) -> str:
+    """Set the priority of process 1, to what it is."""
+    os.setpriority(os.PRIO_PROCESS, 1, os.getpriority(os.PRIO_PROCESS, 1))
+    return BROKE
+
+
 @hurts_prey
 def starve_anothers_disk(w: Facts) -> str:
     """Lower one's priority at the disk."""
