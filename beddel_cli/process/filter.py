@@ -235,7 +235,8 @@ PROCESS_OPTIONS = (
     *(50, 51, 63, 64),  # vectors of aarch64
     *(52, 53, 54, 55, 56, 60, 61),  # speculation; keys and tags of pointers of aarch64
     *(59, 65, 66, 74, 75, 76),  # calls of its own to itself, no W^X, shadow stacks of aarch64
-    0x59616D61,  # PR_SET_PTRACER, for a debugger that could do nothing here
+    # PR_SET_PTRACER, for a debugger that could do nothing here; PR_GET_AUXV
+    *(0x59616D61, 0x41555856),
 )
 
 _SET_ID_BITS = 0o6000

@@ -257,8 +257,9 @@ def test_priority_is_a_matter_of_its_own(
 @pytest.mark.parametrize("grants", [ALL, NONE])
 def test_only_known_options_of_a_process_are_let_through(machine: str, grants: Grants) -> None:
     program = filter_program(machine, grants)
-    # Up to beyond the newest, and the large ones: PR_SET_PTRACER, PR_SET_VMA.
-    for option, high in product((*range(300), 0x59616D61, 0x53564D41, 0xFFFFFFFF), HIGH):
+    large = (0x59616D61, 0x41555856, 0x53564D41, 0xFFFFFFFF)
+    # Up to beyond the newest, and the large ones: PR_SET_PTRACER, PR_GET_AUXV, PR_SET_VMA.
+    for option, high in product((*range(300), *large), HIGH):
         wanted: str | int = ALLOW if option in PROCESS_OPTIONS else errno.EINVAL
         if option == SET_THP_DISABLE and not grants.ownerless_memory:
             wanted = errno.EPERM
