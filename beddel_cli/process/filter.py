@@ -53,6 +53,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fcntl": (72, 25),
     "setsockopt": (54, 208),
     "prctl": (157, 167),
+    "madvise": (28, 233),
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
     "setxattr": (188, 5),
@@ -204,6 +205,7 @@ _FORBIDDEN_IOCTLS = (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD)
 # fcntl.h: leases, which hold up whoever opens the file on the host, and the watch on a folder that
 # inotify came to replace.
 _F_SETLEASE, _F_NOTIFY = 1024, 1026
+_MADV_MERGEABLE = 12
 # PER_LINUX, PER_LINUX32, both with UNAME26, and the question which it is.
 HARMLESS_PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
@@ -394,6 +396,8 @@ def _judged_by_argument(grants: Grants) -> dict[str, list[Step]]:
     judged |= {name: _one_process(user) for name, user in _OF_USER.items()}
     judged["prctl"] = _process_options(grants)
     judged["setsockopt"] = _socket_options(grants)
+    # Pages that are the host's too are slower to write to: a way to ask what others hold.
+    judged["madvise"] = [load(2), *_deny_value(_MADV_MERGEABLE, errno.EINVAL), _PASS]
     judged["mmap"] = [load(3), *_deny_bit(_MAP_HUGETLB, errno.ENOMEM), _PASS]
     if grants.ownerless_memory:
         judged["memfd_create"] = [load(1), *_deny_bit(_MFD_HUGETLB, errno.ENOMEM), _PASS]

@@ -11,7 +11,7 @@ import pytest
 
 from beddel_cli.process.filter import FORBIDDEN, MISSING, NUMBERS
 from tests.security.process.conftest import Person, Run
-from tests.support.capabilities import require
+from tests.support.capabilities import give_up, require
 
 ARM = platform.machine() == "aarch64"
 HERE = {name: pair[ARM] for name, pair in NUMBERS.items() if pair[ARM] is not None}
@@ -550,6 +550,25 @@ def test_what_a_kernel_may_learn_to_set_of_a_process_is_refused(probe: Run, cont
     # Which of these a kernel knows depends on its version and how it was built.
     assert {outside[name] for name in refused} != {errno.EINVAL}
     assert outside["one that nobody knows"] == errno.EINVAL
+
+
+PAGES = """
+import mmap
+page = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+answers({
+    "shared with anybody's": lambda: attempt(lambda: page.madvise(12)),
+    "not needed": lambda: attempt(lambda: page.madvise(mmap.MADV_DONTNEED)),
+})
+"""
+
+
+def test_no_page_is_shared_with_others_by_its_contents(probe: Run, control: Run) -> None:
+    found = probe(PAGES)
+    assert found == {"shared with anybody's": errno.EINVAL, "not needed": 0}
+    outside = control(PAGES)
+    if outside["shared with anybody's"]:
+        give_up("ksm: this kernel shares no pages")
+    assert outside == dict.fromkeys(found, 0)
 
 
 GROUPS = """
