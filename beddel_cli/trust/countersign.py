@@ -100,7 +100,7 @@ def judge_receipt(receipt: VerifiedReceipt, trust: Trust, moment: Moment, now_ms
     others = [entry for entry in entries if entry != signer and "countersign" in entry.roles]
     counted, warnings = [], []
     for entry in others:
-        judgement = _judge_countersigner(entry, signer, moment, now_ms)
+        judgement = _judge_countersigner(entry, signer, now_ms)
         if judgement.verdict == "good":
             counted.append(entry)
         else:
@@ -157,20 +157,16 @@ def _judged_signer(receipt: VerifiedReceipt, trust: Trust, moment: Moment) -> Tr
     return entry
 
 
-def _judge_countersigner(
-    entry: TrustedKey, signer: TrustedKey, moment: Moment, now_ms: int
-) -> Judgement:
-    """Judge a key for a countersignature, which was made after the receipt and before now.
+def _judge_countersigner(entry: TrustedKey, signer: TrustedKey, now_ms: int) -> Judgement:
+    """Judge a key for a countersignature, by the reader's clock.
 
-    When, nobody witnessed; so a revoked key never counts, and another one if it was good at
-    either end. Another key of the receipt's own maker is nobody else's word.
+    Whoever saw the receipt, a log or a timestamp authority, saw the signature of its maker and no
+    other: a countersignature can have been made at any time until now. So its key has to be good
+    now. Another key of the receipt's own maker is nobody else's word.
     """
     if entry.owner == signer.owner:
         return Judgement("bad", f"key {entry.public.key_id} is of {signer.owner}, who made it")
-    now = judge(entry, "countersign", Moment(now_ms, "now"))
-    if now.verdict == "good" or entry.revoked is not None:
-        return now
-    return judge(entry, "countersign", moment)
+    return judge(entry, "countersign", Moment(now_ms, "now"))
 
 
 def _require_owners(counted: list[TrustedKey], needed: int, why: list[str]) -> None:

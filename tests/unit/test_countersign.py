@@ -139,7 +139,7 @@ REVOKED = Revocation(NOW - HOUR, "lost")
     ("of_bob", "counts"),
     [
         ({}, True),
-        ({"until_ms": NOW - HOUR}, True),  # it was good when the receipt was made
+        ({"until_ms": NOW - HOUR}, False),  # it was good when the receipt was made: who saw it?
         ({"from_ms": NOW - HOUR}, True),  # it was made later, and countersigned then
         ({"from_ms": NOW - 9 * DAY, "until_ms": NOW - 8 * DAY}, False),
         ({"from_ms": NOW + HOUR}, False),
@@ -154,9 +154,14 @@ def test_when_a_countersignature_counts(of_bob: dict[str, Any], counts: bool) ->
     assert any("does not count" in text for text in standing.warnings) is not counts
 
 
-def test_a_retired_countersigner_does_not_count_without_a_trusted_time() -> None:
-    trust = listed(0, until_ms=NOW - HOUR)
-    assert counters(trust, KEY, BOB, moment=Moment(NOW, "now", NOW - DAY)) == []
+@pytest.mark.parametrize("source", ["now", "log", "timestamp"])
+def test_a_retired_countersigner_does_not_count_whoever_saw_the_receipt(source: Any) -> None:
+    """What was seen is the maker's signature; the other may be of today."""
+    moment = Moment(NOW if source == "now" else NOW - DAY, source, NOW - DAY)
+    assert counters(listed(1, until_ms=NOW + HOUR), KEY, BOB, moment=moment) == ["bob"]
+    with pytest.raises(UnverifiableError, match="too few owners") as caught:
+        counters(listed(1, until_ms=NOW - HOUR), KEY, BOB, moment=moment)
+    assert f"key {BOB.key_id} was no longer valid" in caught.value.message
 
 
 @pytest.mark.parametrize("role", ["log", "countersign"])
