@@ -13,6 +13,7 @@ from beddel_cli.salted_digest import digest_text
 from beddel_cli.terminal import json_for_terminal, json_text, visible
 from beddel_cli.trust.evidence import moment_words
 from beddel_cli.trust.instants import show_instant
+from beddel_cli.trust.verify import STREAMS, stream_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +189,11 @@ def _rows(judged: Judged) -> list[tuple[str, str]]:
     for label, name in (("run", "runId"), ("started", "startedAt"), ("tenant", "tenant")):
         rows.append((label, visible(str(predicate.get(name)))))
     rows.append(("job", digest_text(predicate["job"]["digest"])))
-    rows.append(("output", "none" if output is None else digest_text(output["digest"])))
+    streams = [(name, stream_of(predicate, name)) for name in STREAMS]
+    if output is not None or not any(said for _, said in streams):
+        streams = [("output", output)]
+    for name, said in streams:
+        rows.append((name, "none" if said is None else digest_text(said["digest"])))
     if judged.logged is not None:
         logged = judged.logged
         place = f"entry {logged.index} of {logged.size} in {visible(logged.origin)}"

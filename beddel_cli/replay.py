@@ -138,9 +138,12 @@ def _notes(first: Mapping[str, Any], second: Mapping[str, Any], other_guest: boo
         notes += _program_notes(first, second)
     elif outcome["reason"] == "wall":
         notes.append("the first run was ended by a time limit, so only the ending is compared")
-    elif said is not None and said["clock"] != "frozen":
+    elif said is None:
+        notes.append("the receipt has no clock and no seed: fuel and memory are not judged")
+    elif said["clock"] != "frozen":
         notes.append(
-            "a real clock: this run had the recorded start and seed, and is compared on its outputs"
+            "a real clock: this run had the recorded start and seed, and is compared on its "
+            "outputs; fuel and memory are not judged"
         )
     if other_guest:
         notes.append(

@@ -55,7 +55,7 @@ class Believed:
     Attributes:
         because: `own`, `given` or `list`.
         log_keys: keys of logs that the command line gives, or this machine's own.
-        log_key_given: the command line gave one.
+        log_key_given: the command line gave one, so there has to be a proof.
         stamp_roots: PEM certificates of timestamp authorities; None: stamps are not judged.
     """
 
@@ -153,7 +153,8 @@ def verify(
         str | None, typer.Option("--job", metavar="FILE", help="The job file that was run.")
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", metavar="FILE", help="The output it gave.")
+        str | None,
+        typer.Option("--output", metavar="FILE", help="Its output; a program's standard one."),
     ] = None,
     salt_file: SaltFile = None,
     as_json: Annotated[
@@ -447,15 +448,18 @@ def _judge(data: bytes, believed: Believed, expected: Expected, evidence: Eviden
     trust = None if loaded is None else loaded.trust
     warnings = [loaded.warning] if loaded is not None and loaded.warning else []
     notes: list[str] = []
-    warnings.extend(_unused(believed, evidence))
+    if trust is None:
+        warnings.extend(_unjudged_maker(receipt))
     if evidence.captured is not None:
         _check_captured(receipt, evidence.captured, evidence.captured_path, expected.salt, notes)
     logged = _logged(receipt, believed, evidence, notes)
     stamped_ms = None
+    if evidence.stamp is None and believed.stamp_roots is not None:
+        raise _nothing_to_judge("time stamp", "--timestamp-roots", "--timestamp")
     if evidence.stamp is not None:
         by = maker(receipt, trust)
         signature = next(each.value for each in receipt.signatures if each.key_id == by.key_id)
-        stamped_ms = _stamped(signature, believed, evidence, notes)
+        stamped_ms = _stamped(evidence.stamp, signature, believed, evidence, notes)
     standing = None
     if trust is not None:
         moment = choose_moment(
@@ -517,14 +521,17 @@ def _check_captured(
         )
 
 
-def _unused(believed: Believed, evidence: Evidence) -> list[str]:
-    """Say what was given to judge by, where there was nothing to judge."""
-    found = []
-    if believed.log_key_given and evidence.proof is None:
-        found.append("there is no proof beside the receipt: --log-key judged nothing")
-    if believed.stamp_roots is not None and evidence.stamp is None:
-        found.append("there is no time stamp beside the receipt: --timestamp-roots judged nothing")
-    return found
+def _unjudged_maker(receipt: VerifiedReceipt) -> list[str]:
+    """Say where only somebody else's signature was checked, not that of the key that made it."""
+    from beddel_cli.trust.verify import named_key
+
+    key_id = named_key(receipt.predicate)
+    if key_id is None or key_id == receipt.key.key_id:
+        return []
+    return [
+        f"the receipt says that key {key_id} made it, which was not given: its signature was not "
+        "judged"
+    ]
 
 
 def _logged(
@@ -538,6 +545,8 @@ def _logged(
             raise UnverifiableError(
                 "a checkpoint shows nothing without a proof", hint="--proof FILE"
             )
+        if believed.log_key_given:
+            raise _nothing_to_judge("proof", "--log-key", "--proof")
         return None
     loaded = believed.trust
     if loaded is None and not believed.log_keys and not named:
@@ -558,13 +567,19 @@ def _logged(
         return None
 
 
+def _nothing_to_judge(what: str, by: str, option: str) -> UnverifiableError:
+    """Say that what was asked for is not there: whoever removes it must not remove the question."""
+    return UnverifiableError(
+        f"there is no {what} beside the receipt, so {by} judged nothing",
+        hint=f"{option} FILE if it is elsewhere; without {by} the rest is judged",
+    )
+
+
 def _stamped(
-    signature: bytes, believed: Believed, evidence: Evidence, notes: list[str]
+    stamp: bytes, signature: bytes, believed: Believed, evidence: Evidence, notes: list[str]
 ) -> int | None:
     from beddel_cli.trust.timestamps import check_stamp
 
-    if evidence.stamp is None:
-        return None
     if believed.stamp_roots is None:
         if evidence.stamp_named:
             raise UnverifiableError(
@@ -572,4 +587,4 @@ def _stamped(
             )
         notes.append("the time stamp beside the receipt was not judged: no --timestamp-roots")
         return None
-    return check_stamp(evidence.stamp, believed.stamp_roots, signature)
+    return check_stamp(stamp, believed.stamp_roots, signature)

@@ -18,6 +18,7 @@ from beddel_cli.trust.trust_list import (
     TrustedKey,
     judge,
 )
+from beddel_cli.trust.verify import named_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def maker(receipt: VerifiedReceipt, trust: Trust | None = None) -> PublicKey:
     Raises:
         UnverifiableError: the receipt names a key whose signature was not checked.
     """
-    said = receipt.predicate.get("key")
-    key_id = said.get("id") if isinstance(said, dict) else None
+    key_id = named_key(receipt.predicate)
     for key in receipt.signers:
         entry = None if trust is None else trust.find(key.key_id)
         may_sign = trust is None or (entry is not None and "receipt" in entry.roles)

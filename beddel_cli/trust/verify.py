@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_FAMILY = "https://github.com/beddel/beddel-cli/attestation/sandbox-run/"
 PREDICATE_TYPE = PREDICATE_FAMILY + "v0.1"
+STREAMS = ("stdout", "stderr")
 STATUSES = ("success", "failure", "limit", "refused", "fault", "interrupted")
 
 
@@ -33,7 +34,8 @@ class VerifiedReceipt:
     """A receipt whose signature and shape were checked.
 
     Attributes:
-        key: a public key that made a signature; `signers` are all that did and were given.
+        key: the one that made it, if it was given, else another that signed it; `signers` are all
+            that did and were given.
         payload: the signed bytes; `statement` is what they say.
         bundle: it came as a Sigstore bundle.
         unknown_key_ids: further signatures that no given key can judge.
@@ -96,8 +98,11 @@ def verify_envelope(data: bytes, public_keys: Iterable[PublicKey]) -> VerifiedRe
     signers, unknown = _check_signatures(envelope, keys)
     statement = _parse_statement(envelope.payload)
     _check_agreement(statement)
+    _check_plan(statement["predicate"])
+    _check_maker(envelope, statement["predicate"])
+    key_id = named_key(statement["predicate"])
     return VerifiedReceipt(
-        key=signers[0],
+        key=next((key for key in signers if key.key_id == key_id), signers[0]),
         payload=envelope.payload,
         statement=statement,
         bundle=envelope.bundle,
@@ -122,7 +127,8 @@ def check_expectations(
     Args:
         outcome: a status, or a reason.
         salt: what the receipt's digests are salted with, where they are.
-        output_bytes: the output, or the output with the line end that a terminal is given.
+        output_bytes: the output, or the output with the line end that a terminal is given; of a
+            program its standard output.
         reason_words: the reasons there are, so that a misspelt one is told apart from a mismatch.
 
     Raises:
@@ -155,13 +161,12 @@ def check_expectations(
         compare("job", expected, got, holds=expected == got)
     if output_bytes is not None:
         expected = _digest_of(output_bytes, salt)
-        output = predicate["output"]
-        got = digest_text(output["digest"]) if output else "no output"
+        what, got = _output_of(predicate)
         holds, how = expected == got, ""
-        if not holds and output_bytes.endswith(b"\n"):
+        if what == "output" and not holds and output_bytes.endswith(b"\n"):
             holds = _digest_of(output_bytes[:-1], salt) == got
             how = " without its final line end, which the output itself does not have"
-        compare("output", expected, got, holds=holds, how=how)
+        compare(what, expected, got, holds=holds, how=how)
     return Findings(tuple(mismatches), tuple(matches))
 
 
@@ -239,10 +244,14 @@ def _check_statement(statement: object) -> None:
         _digest(output)
         if isinstance(_get(output, "bytes", int, "a count"), bool) or output["bytes"] < 0:
             raise _malformed("bytes", "a count", repr(output["bytes"]))
+    for name in STREAMS:
+        stream = stream_of(predicate, name)
+        if stream is not None:
+            _digest(stream)
 
 
 def _check_agreement(statement: Mapping[str, Any]) -> None:
-    """Check that the subjects say the same of job and output as the predicate does.
+    """Check that the subjects say the same of job, output and streams as the predicate does.
 
     Tools that match artifacts read the subjects, we read the predicate: a receipt in which the
     two differ would mean different things to different readers.
@@ -252,7 +261,8 @@ def _check_agreement(statement: Mapping[str, Any]) -> None:
     for subject in statement["subject"]:
         named.setdefault(subject["name"], []).append(digest_text(subject["digest"]))
     output = predicate["output"]
-    for name, value in (("job", predicate["job"]), ("output", output)):
+    streams = [(name, stream_of(predicate, name)) for name in STREAMS]
+    for name, value in (("job", predicate["job"]), ("output", output), *streams):
         expected = [digest_text(value["digest"])] if value is not None else []
         if named.get(name, []) != expected:
             raise VerificationError(
@@ -260,6 +270,64 @@ def _check_agreement(statement: Mapping[str, Any]) -> None:
                 expected=f"subject {name!r} as in the predicate: {', '.join(expected) or 'none'}",
                 got=", ".join(named.get(name, [])) or "none",
             )
+
+
+def _output_of(predicate: Mapping[str, Any]) -> tuple[str, str]:
+    """Give what a run's output is called, and its digest: a program's is its standard output."""
+    output, stdout = predicate["output"], stream_of(predicate, "stdout")
+    if output is None and stdout is not None:
+        return "standard output", digest_text(stdout["digest"])
+    return "output", digest_text(output["digest"]) if output else "no output"
+
+
+def stream_of(predicate: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Give what a receipt says of one of a program's streams; None where there is none."""
+    streams = predicate.get("streams")
+    stream = streams.get(name) if isinstance(streams, dict) else None
+    return stream if isinstance(stream, dict) else None
+
+
+def _check_plan(predicate: Mapping[str, Any]) -> None:
+    """Check that the run was what its plan says, as far as the receipt has both.
+
+    What a repetition is judged by depends on it: a frozen clock makes fuel and memory comparable.
+    """
+    status, plan = predicate["outcome"]["status"], predicate.get("plan")
+    if "plan" in predicate and (plan is None) != (status == "refused"):
+        raise VerificationError(
+            "the receipt contradicts itself: a run has a plan unless it was refused",
+            got=f"{status}, {'no plan' if plan is None else 'and a plan'}",
+        )
+    clock = plan.get("clock") if isinstance(plan, dict) else None
+    if clock is None or "determinism" not in predicate or status == "interrupted":
+        return
+    said = predicate["determinism"]
+    got = said.get("clock") if isinstance(said, dict) else None
+    # Whoever repeats a run has the clock of that run, whatever his profile has.
+    if got != clock and not (got == "recorded" and predicate.get("replayOf") is not None):
+        raise VerificationError(
+            "the receipt contradicts itself about the clock of the run",
+            expected=f"{str(clock)[:40]!r}, as its plan says",
+            got="nothing" if got is None else repr(str(got)[:40]),
+        )
+
+
+def _check_maker(envelope: Envelope, predicate: Mapping[str, Any]) -> None:
+    """Check that the key which a receipt says made it is among those that signed it."""
+    key_id = named_key(predicate)
+    if key_id is not None and key_id not in {each.key_id for each in envelope.signatures}:
+        raise VerificationError(
+            "the receipt contradicts itself: it has no signature by the key that it says made it",
+            expected=key_id,
+            got=", ".join(each.key_id for each in envelope.signatures),
+        )
+
+
+def named_key(predicate: Mapping[str, Any]) -> str | None:
+    """Give the id of the key that a receipt says made it; None where it does not say."""
+    said = predicate.get("key")
+    key_id = said.get("id") if isinstance(said, dict) else None
+    return key_id if isinstance(key_id, str) else None
 
 
 def _require_outcome_word(word: str, known: set[str]) -> None:

@@ -79,6 +79,34 @@ def test_a_false_claim_by_who_can_sign_is_found(name: str, shared: Home, receipt
     assert [row["what"] for row in document["compared"] if not row["same"]] == [what]
 
 
+# What would have a repetition judged by less than the first run's plan allows.
+EXCUSES: dict[str, Change] = {
+    "no clock": lambda said: said.update(determinism=None),
+    "a real clock": lambda said: said["determinism"].update(clock="real"),
+    "a recorded clock": lambda said: said["determinism"].update(clock="recorded"),
+    "no plan": lambda said: said.update(plan=None),
+    "another maker": lambda said: said["key"].update(id="ab" * 32),
+}
+
+
+@pytest.mark.parametrize("name", EXCUSES)
+def test_a_receipt_that_contradicts_itself_is_not_repeated(
+    name: str, shared: Home, receipt: Path
+) -> None:
+    before = len(shared.receipts())
+
+    def lie(said: dict[str, Any]) -> None:
+        said["usage"]["fuel"].update(units=1)  # and with it this would go unnoticed
+        EXCUSES[name](said)
+
+    forged = resigned(shared, receipt, lie)
+    document = replay(shared, forged, code=1)
+    assert document["verdict"] == "not-valid"
+    assert "contradicts itself" in document["error"]["message"]
+    assert len(shared.receipts()) == before, "nothing ran"
+    assert shared.run("verify", forged).returncode == 1
+
+
 def test_a_false_guest_makes_nothing_reproduced_that_is_not(shared: Home, receipt: Path) -> None:
     def guest(said: dict[str, Any]) -> None:
         said["runtime"]["guest"]["digest"] = ZERO
@@ -111,7 +139,10 @@ GREEDY: dict[str, tuple[Change, str]] = {
     "a profile by path": (lambda said: said["profile"].update(name="../../etc/x"), "form"),
     "a profile nobody has": (lambda said: said["profile"].update(name="mine"), "not built in"),
     "huge numbers": (
-        lambda said: said["determinism"].update(clock="real", clockStartUs=1 << 70),
+        lambda said: (
+            said["plan"].update(clock="real"),
+            said["determinism"].update(clock="real", clockStartUs=1 << 70),
+        ),
         "clock or a seed",
     ),
 }

@@ -77,7 +77,10 @@ ALLOWED: dict[str, set[str]] = {
     "trust.verify": {*BOTTOM, "trust.dsse", "json_strict", "salted_digest", "shape"},
     "trust.instants": set(),
     "trust.trust_list": {*BOTTOM, "trust.dsse", "trust.instants", "json_strict", "trust.keys"},
-    "trust.countersign": {*BOTTOM, "trust.dsse", "trust.instants", "trust.trust_list"},
+    "trust.countersign": {
+        *BOTTOM,
+        *("trust.dsse", "trust.instants", "trust.trust_list", "trust.verify"),
+    },
     "trust.evidence": {
         *BOTTOM,
         "log.checkpoint",
@@ -90,7 +93,8 @@ ALLOWED: dict[str, set[str]] = {
     "trust.key_files": {*BOTTOM, "home", "trust.keys"},
     "trust.trust_store": {*BOTTOM, "files", "home", "trust.keys", "trust.trust_list"},
     "render_verify": {
-        *("trust.evidence", "trust.instants", "record", "render", "salted_digest", "terminal")
+        *("trust.evidence", "trust.instants", "trust.verify"),
+        *("record", "render", "salted_digest", "terminal"),
     },
     "job": {
         *BOTTOM,

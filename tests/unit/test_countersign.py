@@ -185,7 +185,11 @@ def test_only_the_key_that_a_receipt_names_can_have_made_it() -> None:
         receipt = receipt_by(*keys, trust=trust, payload=payload)
         with pytest.raises(UnverifiableError, match="was revoked"):
             judge_receipt(receipt, trust, Moment(NOW, "now", NOW - DAY), NOW)
-    receipt = receipt_by(BOB, trust=trust, payload=payload)
+    with pytest.raises(VerificationError, match="no signature by the key that it says made it"):
+        receipt_by(BOB, trust=trust, payload=payload)
+    # A signature that names the key is there, and nobody on the list is known by it.
+    trust = make_trust(entry(BOB, "receipt", "countersign"))
+    receipt = receipt_by(KEY, BOB, trust=trust, payload=payload)
     with pytest.raises(UnverifiableError, match="whose signature nobody here can judge"):
         judge_receipt(receipt, trust, SEEN, NOW)
 

@@ -288,6 +288,20 @@ def program_run(home: Home, *words: str | Path) -> Path:
     return path
 
 
+def test_what_a_program_wrote_is_compared_by_verify(home: Home) -> None:
+    require("user-namespaces")
+    receipt = program_run(home, "--", "sh", "-c", "echo hi; echo no >&2")
+    (home.work / "hi").write_text("hi\n")
+    (home.work / "no").write_text("no\n")
+    good = home.run("verify", receipt, "--output", "hi")
+    assert good.returncode == 0
+    assert b"match    standard output is sha256:" in good.stdout
+    assert b"  stdout   sha256:" in good.stdout
+    bad = home.run("verify", receipt, "--output", "no")
+    assert bad.returncode == 1
+    assert b"MISMATCH standard output: expected" in bad.stderr
+
+
 def test_a_refused_program_was_given_no_input_and_is_refused_again(home: Home) -> None:
     require("user-namespaces")
     asked = ("--memory", "300MiB")

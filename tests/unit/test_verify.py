@@ -219,6 +219,41 @@ def test_newer_receipt_is_not_called_bad() -> None:
         verified(changed_statement("predicateType", PREDICATE_FAMILY + "v0.2"))
 
 
+def test_a_run_was_what_its_plan_says() -> None:
+    frozen, real, recorded = ({"clock": name} for name in ("frozen", "real", "recorded"))
+    repeats = {"replayOf": sha256(b"first")}
+    refused = {"status": "refused", "reason": "limits"}
+    stopped = {"status": "interrupted", "reason": "terminated"}
+    for good in (
+        {"plan": frozen, "determinism": frozen},
+        {"plan": real, "determinism": real, "replayOf": None},
+        {"plan": frozen, "determinism": recorded, **repeats},
+        {"plan": frozen, "determinism": None, "outcome": stopped},
+        {"plan": {"runtime": "process"}, "determinism": None},
+        {"plan": None, "determinism": None, "outcome": refused},
+    ):
+        assert verified(make_statement(**good))
+    for bad, words in (
+        ({"plan": frozen, "determinism": None}, "the clock"),
+        ({"plan": frozen, "determinism": real}, "the clock"),
+        ({"plan": real, "determinism": frozen}, "the clock"),
+        ({"plan": frozen, "determinism": recorded, "replayOf": None}, "the clock"),
+        ({"plan": frozen, "determinism": frozen, "outcome": refused}, "has a plan unless"),
+        ({"plan": None, "determinism": None}, "has a plan unless"),
+    ):
+        with pytest.raises(VerificationError, match=f"contradicts itself.*{words}"):
+            verified(make_statement(**bad))
+
+
+def test_the_key_that_a_receipt_names_has_to_be_among_those_that_signed_it() -> None:
+    payload = as_payload(make_statement(key={"id": KEY.key_id, "origin": "home"}))
+    both = make_envelope(payload, [sign(payload, OTHER), sign(payload, KEY)])
+    assert verify_envelope(both, public(OTHER, KEY)).key.key_id == KEY.key_id
+    assert verify_envelope(both, public(OTHER)).key.key_id == OTHER.key_id
+    with pytest.raises(VerificationError, match="no signature by the key that it says made it"):
+        verify_envelope(signed(OTHER, payload), public(OTHER))
+
+
 CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "job differs": changed_statement("predicate.job.digest", sha256(b"other")),
     "no job subject": changed_statement("subject", [{"name": "output", "digest": sha256(OUTPUT)}]),
@@ -241,7 +276,7 @@ def test_receipt_that_contradicts_itself_is_refused(name: str) -> None:
 
 def test_further_subjects_and_no_reason_are_fine() -> None:
     statement = make_statement(outcome={"status": "success", "reason": None}, output=None)
-    statement["subject"].append({"name": "stderr", "digest": sha256(b"")})
+    statement["subject"].append({"name": "notes", "digest": sha256(b"")})
     assert verified(statement).predicate["output"] is None
 
 
@@ -298,6 +333,44 @@ def test_output_as_a_terminal_shows_it_matches_and_says_so() -> None:
     assert "without its final line end" in findings.matches[0]
     for wrong in (OUTPUT + b"\n\n", OUTPUT + b" ", OUTPUT[:-1], b"\n"):
         assert check_expectations(verified(), output_bytes=wrong).mismatches
+
+
+def program_statement(**changes: Any) -> dict[str, Any]:
+    """Give the statement of a program, which has streams and no output."""
+    streams = {name: {"digest": sha256(name.encode()), "bytes": 6} for name in ("stdout", "stderr")}
+    statement = make_statement(output=None, streams=streams)
+    for name, stream in streams.items():
+        statement["subject"].append({"name": name, "digest": stream["digest"]})
+    statement["predicate"] |= changes
+    return statement
+
+
+def test_the_output_of_a_program_is_its_standard_output() -> None:
+    receipt = verified(program_statement())
+    findings = check_expectations(receipt, output_bytes=b"stdout")
+    assert findings.mismatches == ()
+    assert findings.matches == (f"standard output is sha256:{sha256(b'stdout')['sha256']}",)
+    for wrong in (b"stderr", b"", b"stdout\n"):
+        (found,) = check_expectations(receipt, output_bytes=wrong).mismatches
+        assert found.what == "standard output"
+    # Nothing was started: there is no stream either.
+    for streams in (None, {}, 1, {"stdout": None}):
+        statement = make_statement(output=None, streams=streams)
+        (found,) = check_expectations(verified(statement), output_bytes=b"").mismatches
+        assert (found.what, found.got) == ("output", "no output")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_the_subject_of_a_stream_says_the_same_as_the_predicate(name: str) -> None:
+    other = {"stdout": {"digest": sha256(b"stdout")}, "stderr": {"digest": sha256(b"stderr")}}
+    other[name] = {"digest": sha256(b"other")}
+    with pytest.raises(VerificationError, match=f"contradicts itself about the {name}"):
+        verified(program_statement(streams=other))
+    with pytest.raises(VerificationError, match=f"contradicts itself about the {name}"):
+        verified(program_statement(streams={**other, name: None}))
+    for digest in ({"sha256": "x"}, {}, 1):
+        with pytest.raises(VerificationError, match="malformed"):
+            verified(program_statement(streams={**other, name: {"digest": digest}}))
 
 
 @pytest.mark.parametrize("word", ["sucess", "", "SUCCESS", "ok "])

@@ -227,16 +227,60 @@ def test_options_that_contradict_each_other(beddel: CommandLine) -> None:
         assert why in beddel("verify", "r.json", *arguments, code=2).err, arguments
 
 
-def test_what_was_given_to_judge_by_and_had_nothing_to_judge_is_said(
-    beddel: CommandLine, tmp_path: Path
+@pytest.mark.parametrize("option", ["--log-key", "--timestamp-roots"])
+def test_what_was_given_to_judge_by_and_had_nothing_to_judge_is_never_good(
+    beddel: CommandLine, tmp_path: Path, option: str
 ) -> None:
     """Who removes the proof must not make the question disappear as well."""
-    by_log = (*BY_KEY, "--log-key", "log.pem")
-    assert "--log-key judged nothing" in beddel("verify", "r.json", *by_log).err
-    stamps = (*BY_KEY, "--timestamp-roots", "root.pem")
-    assert "--timestamp-roots judged nothing" in beddel("verify", "r.json", *stamps).err
-    write_proof(tmp_path)
-    assert beddel("verify", "r.json", *by_log).err == ""
+    for by in (BY_KEY, BY_LIST):
+        asked = (*by, option, "log.pem")
+        answer = beddel("verify", "r.json", *asked, code=2)
+        assert answer.err.startswith("COULD NOT TELL")
+        assert f"{option} judged nothing" in answer.err
+        found = beddel("verify", "r.json", *asked, "--json", code=2).json
+        assert (found["valid"], found["exit_code"]) == (None, 2)
+        beddel("verify", "r.json", *by)
+    # A bad receipt is bad all the same.
+    (tmp_path / "r.json").write_bytes((tmp_path / "r.json").read_bytes().replace(b"A", b"B", 1))
+    beddel("verify", "r.json", *BY_KEY, option, "log.pem", code=1)
+
+
+def test_a_receipt_of_a_folder_without_what_was_asked_for_is_not_good(
+    beddel: CommandLine, folder: Path
+) -> None:
+    payload = payload_at(NOW - HOUR, KEY)
+    proof = log_with(payload, NOW - HOUR, KEY, LOG).proof(3)
+    for number in range(3):
+        (folder / f"{number}.dsse.json").write_bytes(make_envelope(payload, [sign(payload, KEY)]))
+        (folder / f"{number}.dsse.json.tlog-proof").write_bytes(proof)
+    asked = (*BY_KEY, "--log-key", "log.pem")
+    beddel("verify", folder, *asked)
+    (folder / "1.dsse.json.tlog-proof").unlink()
+    answer = beddel("verify", folder, *asked, code=2)
+    assert "UNKNOWN    1.dsse.json  there is no proof beside the receipt" in answer.err
+    assert "2 valid, 0 not valid, 1 could not tell" in answer.err
+    assert (
+        "--timestamp-roots"
+        in beddel("verify", folder, "--timestamp-roots", "log.pem", *BY_KEY, code=2).err
+    )
+
+
+def test_a_maker_whose_signature_was_not_judged_is_told(
+    beddel: CommandLine, tmp_path: Path
+) -> None:
+    """A countersignature shows who countersigned, and not who made the receipt."""
+    (tmp_path / "r.json").write_bytes(
+        make_envelope(PAYLOAD, [sign(PAYLOAD, KEY), sign(PAYLOAD, BOB)])
+    )
+    answer = beddel("verify", "r.json", "--key", "bob.pem")
+    assert (
+        f"warning  the receipt says that key {KEY.key_id} made it, which was not given"
+        in answer.err
+    )
+    assert beddel("verify", "r.json", "--key", "bob.pem", *BY_KEY).err == ""
+    (tmp_path / "r.json").write_bytes(make_envelope(PAYLOAD, [sign(PAYLOAD, BOB)]))
+    answer = beddel("verify", "r.json", "--key", "bob.pem", code=1)
+    assert "no signature by the key that it says made it" in answer.err
 
 
 def test_what_was_kept_of_the_output_is_held_against_the_receipt(home: Home) -> None:
