@@ -129,6 +129,13 @@ def _decoded(data: bytes, error_class: type[BeddelError]) -> Any:
     try:
         return _library().decode_timestamp_response(data)
     except ValueError as error:
+        if "InvalidSetOrdering" in str(error):
+            raise error_class(
+                "the certificates of the time stamp are not in the order that DER asks for, so it "
+                "is not read; an answer with a chain often has this fault",
+                hint="one with the signer's certificate alone, as was requested: of an authority "
+                "that runs openssl, `ts -reply` without -chain; or ask another",
+            ) from error
         raise error_class("this is no RFC 3161 response") from error
 
 

@@ -51,11 +51,13 @@ class Authority:
                   "-out", "tsa.pem")  # fmt: skip
         self.root = folder / "root.pem"
 
-    def answer(self, query: bytes) -> bytes:
-        """Give the answer to a request, a refusal too."""
+    def answer(self, query: bytes, chain: str = "") -> bytes:
+        """Give the answer to a request, a refusal too, with further certificates (PEM)."""
         (self.folder / "query").write_bytes(query)
+        (self.folder / "chain.pem").write_text(chain)
+        more = ("-chain", "chain.pem") if chain else ()
         self._run("ts", "-reply", "-queryfile", "query", "-signer", "tsa.pem", "-inkey", "tsa.key",
-                  "-config", "config", "-section", "stamper", "-out", "reply")  # fmt: skip
+                  "-config", "config", "-section", "stamper", "-out", "reply", *more)  # fmt: skip
         return (self.folder / "reply").read_bytes()
 
     def _run(self, *words: str) -> None:

@@ -97,6 +97,34 @@ def test_a_stamp_over_something_else(authority: Authority, stamp: bytes) -> None
             check_reply(stamp, None, other)
 
 
+def test_certificates_out_of_order_are_said_with_the_remedy(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """DER sorts a set, and openssl does not sort the chain that it adds."""
+    root, other = (each.root for each in (authority, Authority(tmp_path / "other")))
+    query = make_query(SIGNATURE)[0]
+    refused = 0
+    for first, second in ((root, other), (other, root)):
+        reply = authority.answer(query, first.read_text() + second.read_text())
+        found = problem_of(reply, root.read_bytes())
+        if found is not None:
+            refused += 1
+            assert "not in the order that DER asks for" in found.message
+            assert "without -chain" in str(found.hint)
+            with pytest.raises(TimestampError, match="not in the order that DER asks for"):
+                check_reply(reply, None, SIGNATURE)
+    assert refused, "one of the two is out of order"
+
+
+def problem_of(stamp: bytes, roots: bytes) -> VerificationError | None:
+    """Give why a stamp is not good; None where it is."""
+    try:
+        check_stamp(stamp, roots, SIGNATURE)
+    except VerificationError as error:
+        return error
+    return None
+
+
 def test_another_authority_is_not_believed(
     authority: Authority, stamp: bytes, tmp_path: Path
 ) -> None:
@@ -106,7 +134,7 @@ def test_another_authority_is_not_believed(
     both = other.root.read_bytes() + authority.root.read_bytes()
     check_stamp(stamp, both, SIGNATURE)
     # The certificate that signs stamps is no root, and a key is no certificate.
-    for roots in (b"", b"x", KEY.public_pem):
+    for roots in (b"", b"x", KEY.public_pem, authority.root.read_bytes()[:99]):
         with pytest.raises(UnverifiableError, match=r"no PEM certificates$"):
             check_stamp(stamp, roots, SIGNATURE)
 
