@@ -11,7 +11,7 @@ import hashlib
 
 from beddel_cli.errors import UnverifiableError, VerificationError
 from beddel_cli.job import given_input
-from beddel_cli.limits import ISOLATE, Limits, fields_of, use_of
+from beddel_cli.limits import BY_KEY, ISOLATE, Limits, fields_of, format_limit, use_of
 from beddel_cli.plan import Wishes, camel_case, policy_json
 from beddel_cli.record import record
 from beddel_cli.salted_digest import PLAIN, digest_set, digest_text
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # What a receipt may name that is judged elsewhere: profile and guest by what is compared.
 _JUDGED_ELSEWHERE = frozenset(("profile", "guest"))
 MOUNT = "mount:"
+# Reasons of endings that depend on the time limit: of the time itself, and a share of a CPU in it.
+ENDED_BY_TIME = ("wall", "cpu")
 _GIVEN_BY = {
     "job": "give the very job file, code file or command that was run",
     "code": "the file that the job names for its code, as it was",
@@ -90,7 +92,12 @@ class Repetition:
         _ = self.start
 
     def wishes(self, changed: Limits) -> Wishes:
-        """Ask for no more than the first run had; `changed` are limits to have otherwise."""
+        """Ask for no more than the first run had; `changed` are limits to have otherwise.
+
+        Raises:
+            UnverifiableError: the receipt names a limit that cannot be, or with the time limit of
+                `changed` a difference would not show.
+        """
         plan = self.predicate["plan"]
         said = self.predicate["asked"] if plan is None else plan
         values = {
@@ -99,6 +106,7 @@ class Repetition:
         }
         if 0 in values.values():
             raise UnverifiableError("the receipt names a limit of 0, which no run can have")
+        self._check_time(values["wall_ns"], changed.wall_ns)
         for name in values:
             if getattr(changed, name) is not None:
                 values[name] = getattr(changed, name)
@@ -108,6 +116,31 @@ class Repetition:
             no_function=plan is not None and plan.get("dynamicCode") == "none",
             frozen=plan is not None and plan.get("clock") == "frozen",
         )
+
+    def _check_time(self, had_ns: int | None, wall_ns: int | None) -> None:
+        """Let another time limit pass only where that can hide no difference: more of it.
+
+        With less, any run ends as one that is said to have taken too long. A program's budget of
+        CPU time depends on it, too.
+        """
+        outcome = self.predicate["outcome"]
+        if wall_ns is None or wall_ns == had_ns:
+            return
+        if outcome["status"] == "refused":
+            why = (
+                "the first run was refused for what was asked then, and is repeated with just that"
+            )
+        elif outcome["reason"] in ENDED_BY_TIME:
+            why = "the first run was ended by a limit of its time, and is repeated with the same"
+        elif had_ns is not None and wall_ns < had_ns:
+            why = "the first run had more time, and with less this one says nothing of it"
+        else:
+            return
+        had, asked = (
+            "none" if each is None else format_limit(BY_KEY["timeout"], each)
+            for each in (had_ns, wall_ns)
+        )
+        raise UnverifiableError(f"--timeout: {why}", expected=had, got=asked, hint="leave it out")
 
     def check_sources(self, job: Job, *, refused: bool) -> None:
         """Compare every byte that is about to be used with what the first run was made of.

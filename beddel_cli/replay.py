@@ -7,15 +7,16 @@ there.
     isolate, real clock                  ending, output, console
     program                              ending, both streams, the files it left
     another guest or engine              ending, output, console; a difference proves nothing
+    refused, under another profile       nothing: another profile refuses for reasons of its own
     ended by a time limit, or a          ending
     program by any limit
 """
 
 from __future__ import annotations
 
-from beddel_cli.limits import ISOLATE
+from beddel_cli.limits import BY_KEY, ISOLATE, format_limit
 from beddel_cli.record import record
-from beddel_cli.repetition import MOUNT, use_of_predicate
+from beddel_cli.repetition import ENDED_BY_TIME, MOUNT, use_of_predicate
 from beddel_cli.salted_digest import digest_text
 
 TYPE_CHECKING = False
@@ -69,6 +70,9 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
         rows = _judged([ending, *_result_rows(first, second)], first, bool(guests))
     notes = _notes(first, second, bool(guests))
     verdict = _verdict(rows, guests)
+    if first["outcome"]["status"] == "refused" and _other_profile(first, second):
+        verdict = COULD_NOT_TELL
+        notes.append("a refusal follows from the profile, so one under another proves nothing")
     if verdict == REPRODUCED and first["outcome"]["status"] != "limit" and _more_files(rows):
         verdict = COULD_NOT_TELL
     why = _why_nothing_can_be_told(first, second) if not ending.same else None
@@ -92,11 +96,11 @@ def _why_nothing_can_be_told(first: Mapping[str, Any], second: Mapping[str, Any]
         return "asking for what the first run had, it was refused here; nothing was repeated"
     if now["status"] in ("fault", "interrupted") and was["status"] != now["status"]:
         return f"it did not come to its own end here: {now['reason']}"
-    if now["reason"] in ("wall", "cpu") and was["reason"] != now["reason"]:
-        return (
-            "here it took longer than the limit that the first run kept; "
-            "--timeout allows more, as far as the profile does"
-        )
+    if now["reason"] in ENDED_BY_TIME and was["reason"] != now["reason"]:
+        why = "here it took longer than the limit that the first run kept"
+        if was["reason"] in ENDED_BY_TIME:
+            return why
+        return f"{why}; --timeout allows more, as far as the profile does"
     return None
 
 
@@ -134,6 +138,8 @@ def _notes(first: Mapping[str, Any], second: Mapping[str, Any], other_guest: boo
     said = first["determinism"]
     if outcome["status"] == "refused":
         notes.append("nothing ran, in the first run and in this one")
+        if outcome["reason"] == "files":
+            notes.append("the receipt does not say which folders --allow-path allowed then")
     elif use_of_predicate(first) != ISOLATE:
         notes += _program_notes(first, second)
     elif outcome["reason"] == "wall":
@@ -150,7 +156,8 @@ def _notes(first: Mapping[str, Any], second: Mapping[str, Any], other_guest: boo
             "another guest or engine: the same output shows that both give the same result; "
             "fuel and memory cannot agree"
         )
-    if first["profile"]["digest"] != second["profile"]["digest"]:
+    notes += _time_notes(first, second)
+    if _other_profile(first, second):
         notes.append(
             f"the profile is another: {second['profile']['name']} "
             f"{digest_text(second['profile']['digest'])}, "
@@ -164,6 +171,24 @@ def _notes(first: Mapping[str, Any], second: Mapping[str, Any], other_guest: boo
     return notes
 
 
+def _other_profile(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return bool(first["profile"]["digest"] != second["profile"]["digest"])
+
+
+def _time_notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Say where the second run had another time limit, and whether it needed it."""
+    if first["plan"] is None or second["plan"] is None:
+        return []
+    had_ns, has_ns = (int(said["plan"]["limits"]["wallNs"]) for said in (first, second))
+    if had_ns == has_ns:
+        return []
+    had, has = (format_limit(BY_KEY["timeout"], each) for each in (had_ns, has_ns))
+    took = second["usage"]["wall"]
+    needed = took is not None and int(took["ns"]) > had_ns
+    more = ", and it took longer here than the first run may have" if needed else ""
+    return [f"the time limit is another: {has}, first {had}{more}"]
+
+
 def _program_notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     notes = ["a program: the machine's software and clock are its input too; only outputs compare"]
     if first["outcome"]["status"] == "limit":
@@ -174,7 +199,9 @@ def _program_notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     if first["environmentNames"]:
         notes.append("the receipt has no values of its variables; they may be others")
     if not any(item["name"] == "input" for item in first["resolvedDependencies"]):
-        notes.append("standard input, if it had any, is not in the receipt")
+        notes.append(
+            "standard input, if it had any, is not in the receipt: it has to be given again"
+        )
     if second["files"] and not first["files"]:
         notes.append(
             "the first run's files were not collected, or it left none; "

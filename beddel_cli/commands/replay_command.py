@@ -62,7 +62,7 @@ _OPTIONS = frozenset(
 )
 # The profile is the operator's: by default his own of the name that the receipt has.
 _OWN_PROFILE = "Your profile for it (by default your built-in one of the receipt's name)."
-_MORE_TIME = "Another time limit than the first run had, as far as the profile grants it."
+_MORE_TIME = "More time than the first run had, as far as the profile grants it."
 
 
 def register(

@@ -69,6 +69,29 @@ FALSE_CLAIMS: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.parametrize("reason", ["wall", "limits"])
+def test_no_time_limit_makes_a_false_ending_true(reason: str, shared: Home, receipt: Path) -> None:
+    """With too little time any run takes too long, with too much any is refused."""
+
+    def late(said: dict[str, Any]) -> None:
+        said["outcome"].update(status="limit", reason="wall", exitCode=124, limit="timeout")
+        said["outcome"].update(endedBy="supervisor")
+
+    def refused(said: dict[str, Any]) -> None:
+        needs = {"needs": "timeout 20s", "found": "ultra-secure grants 5s", "fix": "less"}
+        said["outcome"].update(status="refused", reason="limits", exitCode=126, refusal=needs)
+        said.update(plan=None, planDigest=None, determinism=None)
+
+    forged = resigned(shared, receipt, late if reason == "wall" else refused)
+    assert shared.run("verify", forged).returncode == 0, "the control: nothing contradicts it"
+    assert replay(shared, forged, code=1)["verdict"] in ("differs", "not-valid")
+    before = len(shared.receipts())
+    for timeout in ("1ms", "20s", "4s"):
+        document = replay(shared, forged, "--timeout", timeout, code=2)
+        assert document["error"]["message"].startswith("--timeout: the first run was")
+    assert len(shared.receipts()) == before, "nothing ran"
+
+
 @pytest.mark.parametrize("name", FALSE_CLAIMS)
 def test_a_false_claim_by_who_can_sign_is_found(name: str, shared: Home, receipt: Path) -> None:
     change, what = FALSE_CLAIMS[name]

@@ -248,6 +248,12 @@ def test_a_refusal_is_repeated_by_the_same_refusal(isolate: dict[str, Any]) -> N
     assert differing(compare(first, other)) == {"needs"}
     elsewhere = altered(first, lambda said: said["outcome"]["refusal"].update(found="1MiB"))
     assert compare(first, elsewhere).verdict == REPRODUCED
+    by_another = altered(first, lambda said: said["profile"].update(digest=OTHER))
+    found = compare(first, by_another)
+    assert found.verdict == COULD_NOT_TELL
+    assert any("under another proves nothing" in note for note in found.notes)
+    files = altered(first, lambda said: said["outcome"].update(reason="files"))
+    assert any("--allow-path" in note for note in compare(files, files).notes)
 
 
 def test_another_profile_or_version_is_said(isolate: dict[str, Any]) -> None:
@@ -324,8 +330,59 @@ def test_limits_and_rights_are_those_of_the_first_run_or_less(isolate: dict[str,
     assert (held.allow_function, held.clock) == (False, "frozen")
     with pytest.raises(UnverifiableError, match="limit of 0"):
         held_to(altered(isolate, lambda x: x["plan"]["limits"].update(fuel=0))).wishes(Limits())
-    more = held_to(isolate).wishes(Limits(wall_ns=7))
-    assert more.limits == changed(wishes.limits, wall_ns=7)
+    more_ns = (wishes.limits.wall_ns or 0) + 1
+    more = held_to(isolate).wishes(Limits(wall_ns=more_ns))
+    assert more.limits == changed(wishes.limits, wall_ns=more_ns)
+
+
+@pytest.mark.parametrize(
+    ("change", "less", "more", "words"),
+    [
+        (ended("success", "ok", 0), False, True, "had more time"),
+        (ended("limit", "fuel", 124), False, True, "had more time"),
+        (ended("limit", "wall", 124), False, False, "ended by a limit of its time"),
+        (ended("limit", "cpu", 124), False, False, "ended by a limit of its time"),
+        (ended("refused", "limits", 126), False, False, "refused for what was asked then"),
+    ],
+)
+def test_another_time_limit_hides_no_difference(
+    change: Change, less: bool, more: bool, words: str, isolate: dict[str, Any]
+) -> None:
+    def of_one_second(said: dict[str, Any]) -> None:
+        change(said)
+        said["plan"]["limits"]["wallNs"] = said["asked"]["limits"]["wallNs"] = 10**9
+        if said["outcome"]["status"] == "refused":
+            said["plan"] = None
+
+    first = held_to(altered(isolate, of_one_second))
+    for wall_ns, passes in ((10**9 - 1, less), (10**9, True), (10**9 + 1, more)):
+        if passes:
+            assert first.wishes(Limits(wall_ns=wall_ns)).limits.wall_ns == wall_ns
+        else:
+            with pytest.raises(UnverifiableError, match=f"--timeout: .*{words}") as caught:
+                first.wishes(Limits(wall_ns=wall_ns))
+            assert caught.value.expected == "1s"
+    unasked = altered(dict(first.predicate), lambda said: said["asked"]["limits"].clear())
+    if unasked["plan"] is None:
+        with pytest.raises(UnverifiableError, match=words):
+            held_to(unasked).wishes(Limits(wall_ns=1))
+
+
+def test_another_time_limit_is_told(isolate: dict[str, Any]) -> None:
+    had_ns = isolate["plan"]["limits"]["wallNs"]
+
+    def more(said: dict[str, Any]) -> None:
+        said["plan"]["limits"]["wallNs"] = had_ns * 2
+
+    def needed(said: dict[str, Any]) -> None:
+        more(said)
+        said["usage"]["wall"]["ns"] = had_ns + 1
+
+    assert not [note for note in compare(isolate, isolate).notes if "time limit" in note]
+    (note,) = compare(isolate, altered(isolate, more)).notes
+    assert note == "the time limit is another: 10s, first 5s"
+    (note,) = compare(isolate, altered(isolate, needed)).notes
+    assert note.endswith("and it took longer here than the first run may have")
 
 
 def test_a_plan_that_gives_less_or_else_starts_nothing(

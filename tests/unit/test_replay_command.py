@@ -196,7 +196,22 @@ def test_a_time_limit_can_be_another_as_far_as_the_profile_grants(home: Home) ->
     document = replayed(home, receipt, "--job", job, "--timeout", "950ms", code=0)
     again = statement_of(Path(document["receipt_path"]))["predicate"]
     assert again["plan"]["limits"]["wallNs"] == 950_000_000
+    assert "the time limit is another: 950ms, first 900ms" in document["notes"]
     replayed(home, receipt, "--job", job, "--timeout", "6s", code=2)
+    less = replayed(home, receipt, "--job", job, "--timeout", "100ms", code=2)
+    assert error(less)["got"] == "100ms"
+
+
+def test_a_refusal_is_repeated_as_it_was_asked_for(home: Home) -> None:
+    """By the very limits and profile: others make refusals, and make them vanish."""
+    job = home.job("return 1")
+    receipt = run(home, job, "--timeout", "20s")
+    assert replayed(home, receipt, "--job", job, code=0)["verdict"] == "reproduced"
+    for asked in ("1s", "30s"):
+        found = error(replayed(home, receipt, "--job", job, "--timeout", asked, code=2))
+        assert "refused for what was asked then" in found["message"]
+    document = replayed(home, receipt, "--job", job, "--profile", "high-security", code=2)
+    assert "a refusal follows from the profile" in " ".join(document["notes"])
 
 
 def test_what_is_missing_is_named_with_its_option(shared: Home, receipt: Path) -> None:
@@ -359,6 +374,21 @@ def test_a_program_of_a_job_file_with_input(home: Home) -> None:
     late = run(home, slow, "--profile", "high-security", "--timeout", "200ms", name="late")
     document = replayed(home, late, "--job", slow, code=0)
     assert [row["what"] for row in document["compared"] if row["judged"]] == ["ending"]
+
+
+def test_standard_input_that_nobody_recorded_is_told_where_it_may_make_the_difference(
+    home: Home,
+) -> None:
+    require("user-namespaces")
+    words = ("--profile", "high-security", "--receipt", "fed.json", "--", "cat")
+    assert home.run("exec", "-q", *words, input=b"hi").returncode == 0
+    again = home.run("replay", "fed.json", "--", "cat", input=b"hi")
+    assert again.returncode == 0, again.message
+    other = home.run("replay", "fed.json", "--", "cat", input=b"")
+    assert other.returncode == 1
+    assert (
+        b"note     standard input, if it had any, is not in the receipt: it has to" in other.stdout
+    )
 
 
 def test_a_program_whose_output_is_another_each_time_differs(home: Home) -> None:
