@@ -123,6 +123,44 @@ def test_with_a_salt_no_guess_at_the_jobs_data_can_be_tried(home: Home) -> None:
     assert {"name": "output", "digest": salted} in said["subject"]
 
 
+# Where a text can stand -> what README calls it where it tells what a salt does not hide, or None.
+TEXTS: dict[str, str | None] = {
+    **{"id": "id", "version": "version", "tenant": "tenant", "variable": "variables"},
+    **{"mount": "mounts", "left": "files"},
+    **dict.fromkeys(("name", "description", "argument", "value", "input", "source", "stdout")),
+}
+MARKED_JOB = """\
+beddel: 1
+id: a-id-text
+name: a-name-text
+description: a-description-text
+version: a-version-text
+runtime: process
+command: [sh, -c, 'echo a-stdout-text; echo x > a-left-text', a-argument-text]
+env: {a_variable_text: a-value-text}
+input: a-input-text
+workspace: {source: a-source-text, target: /workspace}
+mounts: [{source: a-source-text/in, target: /a-mount-text, mode: ro}]
+"""
+
+
+def test_which_texts_a_salt_does_not_hide_is_in_the_readme(home: Home) -> None:
+    require("user-namespaces")
+    (home.work / "a-source-text").mkdir()
+    (home.work / "a-source-text" / "in").write_text("in")
+    job = home.work / "job.yaml"
+    job.write_text(MARKED_JOB)
+    options = ("--profile", "high-security", "--results", "out", "--tenant", "a-tenant-text")
+    receipt, _ = salted_run(home, job, *options)
+    said = json.dumps(statement_of(receipt)).replace("_", "-")
+    assert {name for name in TEXTS if f"a-{name}-text" in said} == {
+        name for name, word in TEXTS.items() if word
+    }
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    plain = readme.partition("Not hidden is")[2].partition("## Run programs")[0]
+    assert [word for word in TEXTS.values() if word and word not in plain] == []
+
+
 def test_the_holder_of_the_salt_can_verify_and_replay(home: Home) -> None:
     job = home.job("return input", input="yes")
     receipt, salt = salted_run(home, job)
