@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from beddel_cli.job import Job
+    from beddel_cli.limits import LimitField
     from beddel_cli.plan import Plan
     from beddel_cli.receipt import Guest, Sandbox, Shown
 
@@ -150,6 +151,7 @@ class Repetition:
 
         Raises:
             UnverifiableError: one of them differs, or the receipt names something unknown here.
+            VerificationError: the run had another clock than the job asks for.
         """
         expected = self._expected()
         runtime = self.predicate["runtime"]["name"]
@@ -169,6 +171,14 @@ class Repetition:
             self.check(name, data)
         if "input" in expected and "input" not in given:
             raise _missing("input", expected["input"])
+        clock = (self.predicate["determinism"] or {}).get("clock", "frozen")
+        if job.deterministic and clock != "frozen":
+            # It would excuse any difference of fuel and memory.
+            raise VerificationError(
+                "the receipt contradicts its job about the clock of the run",
+                expected="frozen, as the job asks for",
+                got=clock,
+            )
 
     def check(self, name: str, data: bytes) -> None:
         """Compare one source with the first run's.
@@ -206,6 +216,7 @@ class Repetition:
                     got=_policy_text(policy.get(name)),
                     hint=hint,
                 )
+        self._check_limits(first["limits"], policy["limits"], plan.runtime)
         self._check_shown(shown)
 
     def _not_refused(self, plan: Plan, held: Guest | Sandbox | None) -> None:
@@ -223,6 +234,32 @@ class Repetition:
             expected=said,
             got="the profile, this machine or the command line is another",
         )
+
+    def _check_limits(
+        self, first: Mapping[str, Any], now: Mapping[str, int | None], runtime: str
+    ) -> None:
+        """Let no run pass that has less than the receipt says: it would reach a limit earlier.
+
+        A profile that grants less refuses. What is left is a job, or a tier, whose own limits are
+        tighter than the plan that the receipt has of it.
+        """
+        pairs = [
+            (field, _number(first.get(camel_case(field.field))), now[camel_case(field.field)])
+            for field in fields_of(use_of(runtime))
+        ]
+        others = [
+            (field, had, has)
+            for field, had, has in pairs
+            # --timeout may have given more time.
+            if had != has and not (field.field == "wall_ns" and had and has and has > had)
+        ]
+        if others:
+            raise UnverifiableError(
+                "this run would have other limits than the receipt says of the first, by the job's "
+                "own or by its tier",
+                expected=", ".join(_limit_text(field, had) for field, had, _ in others),
+                got=", ".join(_limit_text(field, has) for field, _, has in others),
+            )
 
     def _check_shown(self, shown: Iterable[Shown]) -> None:
         expected = {
@@ -275,6 +312,10 @@ def _policy_text(value: Any) -> str:
     workspace, mounts = value["workspace"], value["mounts"]
     shown = ([workspace] if workspace else []) + mounts
     return ", ".join(f"{item['target']} ({item['mode']})" for item in shown) or "none"
+
+
+def _limit_text(field: LimitField, number: int | None) -> str:
+    return f"{field.key} {'none' if number is None else format_limit(field, number)}"
 
 
 def _number(value: Any) -> int | None:

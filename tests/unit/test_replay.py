@@ -301,6 +301,11 @@ def test_the_bytes_that_run_are_the_bytes_of_the_receipt(
             repetition.check_sources(job, refused=False)
         assert caught.value.expected != caught.value.got
         assert str(caught.value.expected).startswith("sha256:" if salt is None else "saltedSha256:")
+    excused = altered(dict(repetition.predicate), lambda x: x["determinism"].update(clock="real"))
+    asks = changed(JOB, deterministic=True)
+    repetition.check_sources(asks, refused=False)
+    with pytest.raises(VerificationError, match="contradicts its job about the clock"):
+        held_to(excused, salt).check_sources(asks, refused=False)
     with pytest.raises(UnverifiableError, match="for another runtime"):
         repetition.check_sources(changed(JOB, runtime="process"), refused=False)
     wrong = held_to(of_job(isolate, salt), b"t" * 32)
@@ -389,6 +394,7 @@ def test_a_plan_that_gives_less_or_else_starts_nothing(
     isolate: dict[str, Any], program: dict[str, Any]
 ) -> None:
     plan = make_plan(JOB, PROFILE, host(), Wishes())
+    plan = changed(plan, limits=held_to(isolate).wishes(Limits()).limits)
     held_to(isolate).check_plan(plan, (), None)
     wider = altered(isolate, lambda said: said["plan"].update(dynamicCode="function"))
     with pytest.raises(UnverifiableError, match="ways to make code from text") as caught:
@@ -396,6 +402,14 @@ def test_a_plan_that_gives_less_or_else_starts_nothing(
     assert (caught.value.expected, caught.value.got) == ("function", "none")
     with pytest.raises(UnverifiableError, match="other variables"):
         held_to(program).check_plan(changed(plan, runtime="process"), (), None)
+    for name, words in (("memory_bytes", "memory 1MiB"), ("wall_ns", "timeout 1s")):
+        number = {"memory_bytes": 1 << 20, "wall_ns": 10**9}[name]
+        tighter = changed(plan, limits=changed(plan.limits, **{name: number}))
+        with pytest.raises(UnverifiableError, match="other limits than the receipt says") as caught:
+            held_to(isolate).check_plan(tighter, (), None)
+        assert caught.value.got == words
+    longer = changed(plan, limits=changed(plan.limits, wall_ns=(plan.limits.wall_ns or 0) + 1))
+    held_to(isolate).check_plan(longer, (), None)
     mounted = {"name": "mount:/in", "digest": digested(b"in")}
     said = altered(isolate, lambda x: x["resolvedDependencies"].append(mounted))
     digest = hashlib.sha256(b"in").hexdigest()

@@ -202,6 +202,16 @@ def test_a_time_limit_can_be_another_as_far_as_the_profile_grants(home: Home) ->
     assert error(less)["got"] == "100ms"
 
 
+def test_a_plan_with_more_than_the_job_allows_is_not_this_jobs(home: Home) -> None:
+    """Its own tighter limit would make true what the receipt says of a wider one."""
+    job = home.job("for (;;);", limits={"fuel": 1000000})
+    receipt = run(home, job)
+    assert replayed(home, receipt, "--job", job, code=0)["verdict"] == "reproduced"
+    wider = resigned(home, receipt, lambda said: said["plan"]["limits"].update(fuel=2000000))
+    found = error(replayed(home, wider, "--job", job, code=2))
+    assert (found["expected"], found["got"]) == ("fuel 2000000", "fuel 1000000")
+
+
 def test_a_refusal_is_repeated_as_it_was_asked_for(home: Home) -> None:
     """By the very limits and profile: others make refusals, and make them vanish."""
     job = home.job("return 1")
