@@ -1,10 +1,11 @@
-"""Judge a log: every hash derived again from the entries' bytes, the head held against a signature
-and against anchors. Pure: rows, keys and anchors in, a judgement out.
+"""Judge a log: every hash derived again from the entries' bytes, every signature held against them,
+and the roots on the way against anchors. Pure: rows, keys and anchors in, a judgement out.
 
 What convicts is the signature, not the stored tree: a tree that was made to fit altered entries
-fits them. So when the head's signature is not good, the checkpoints that were signed on the way are
-searched for the last good one; the entry behind it is the first that was touched. The search reads
-the log in blocks, of which only the row of subtrees at their start is kept.
+fits them. Each entry was signed together with all before it, so a good signature vouches for
+everything up to its own entry. Behind the newest good one nothing is vouched for, and the entry
+that follows it was altered for certain, itself or its signature. A bad signature in front of a good
+one was altered alone. So what is named is always what was touched, and one reading is enough.
 
 A log that is cut at its end, or exchanged for a longer one by whoever has its key, agrees with
 itself. Only a checkpoint kept elsewhere, an anchor, tells. So what is anchored and what is not is
@@ -14,9 +15,14 @@ said apart.
 from __future__ import annotations
 
 from beddel_cli.errors import UnverifiableError, VerificationError
-from beddel_cli.log.checkpoint import checkpoint_text, ed25519_key_hash, raw_public_key
+from beddel_cli.log.checkpoint import (
+    SIGNATURE_BYTES,
+    checkpoint_text,
+    ed25519_key_hash,
+    raw_public_key,
+)
 from beddel_cli.log.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
-from beddel_cli.log.merkle import GrowingTree, leaf_hash
+from beddel_cli.log.merkle import MOST_LEAVES, GrowingTree, leaf_hash
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     ReadRows = Callable[[int], Iterator[Row]]
 
 MOST_FINDINGS = 100
-_BLOCK = 1024
+_BEFORE_ALL = -MOST_LEAVES - 1
 
 
 @record
@@ -86,11 +92,14 @@ def judge_log(
     read_rows: ReadRows,
     keys: Iterable[VerifyingKey],
     anchors: Sequence[Checkpoint] | None = None,
+    *,
+    every_signature: bool = True,
 ) -> Judgement:
     """Read a log from beginning to end and say what is wrong with it.
 
     Args:
         anchors: checkpoints of this log whose signatures were verified; None to compare none.
+        every_signature: else only the newest, which vouches for all entries but for no signature.
 
     Raises:
         UnverifiableError: there is no entry, no key, or none of the keys signed the head; so
@@ -104,18 +113,24 @@ def judge_log(
             "there is no public key of the log to verify with, so nothing was verified",
             hint="--key LOG.pub.pem",
         )
-    reading = _Reading(origin, anchors or ())
-    for row in read_rows(0):
-        reading.take(row)
-    if reading.last is None and not any(anchor.size for anchor in anchors or ()):
+    reading = _Reading(anchors or ())
+    signatures = _Signatures(origin, known, reading)
+    for row in read_rows(_BEFORE_ALL):
+        if reading.take(row) and every_signature:
+            signatures.take(row)
+    if reading.is_empty():
         raise UnverifiableError("the log has no entries, so nothing was verified")
+    if reading.last is not None and reading.whole and not every_signature:
+        signatures.take(reading.last)
+        if signatures.head is None:
+            return judge_log(origin, read_rows, known.values(), anchors)
     reading.compare_anchors()
-    key_id = _judge_head(reading, known, read_rows)
+    signatures.convict_last()
     return Judgement(
         origin=origin,
         size=reading.tree.size,
         root=reading.tree.root(),
-        key_id=key_id,
+        key_id=signatures.head if reading.whole else None,
         findings=tuple(sorted(reading.findings, key=lambda finding: finding.index)),
         findings_count=reading.findings_count,
         runs=reading.runs,
@@ -129,10 +144,9 @@ def judge_log(
 class _Reading:
     """What is gathered while the rows go by."""
 
-    def __init__(self, origin: str, anchors: Sequence[Checkpoint]) -> None:
-        self.origin = origin
+    def __init__(self, anchors: Sequence[Checkpoint]) -> None:
         self.tree = GrowingTree()
-        self.blocks = [(0, self.tree.copy())]
+        self.whole = self._derivable = True
         self.findings: list[Finding] = []
         self.findings_count = 0
         self.runs = 0
@@ -141,9 +155,14 @@ class _Reading:
         self.last: Row | None = None
         self.anchored = 0
         self._at = ""
-        self._whole = True
+        self._waiting: list[tuple[int, str]] = []
+        self._more_waiting = 0
         self._anchors = sorted(anchors, key=lambda anchor: anchor.size)
         self._roots = {anchor.size: b"" for anchor in anchors}
+
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to judge, and no anchor says that there should be."""
+        return self.last is None and not self.findings and not any(self._roots)
 
     def note(self, index: int, what: str, *, convicts: bool = False) -> None:
         """Take down what is wrong; what a signature or an anchor says never falls under the cap."""
@@ -151,31 +170,35 @@ class _Reading:
         if convicts or len(self.findings) < MOST_FINDINGS:
             self.findings.append(Finding(index, what))
 
-    def take(self, row: Row) -> None:
-        """Take the next row; rows come in the order of their indices."""
+    def take(self, row: Row) -> bool:
+        """Take the next row; tell whether all that its signature stands for is there."""
+        if row.index < self.tree.size:
+            self.note(row.index, "it stands where the log has no entry of this index")
+            return False
         if row.index != self.tree.size:
             self._skip_to(row.index)
         self._hash(row)
         self._read(row)
         self.last = row
-        if self.tree.size % _BLOCK == 0:
-            self.blocks.append((self.tree.size, self.tree.copy()))
         if self.tree.size in self._roots:
             self._roots[self.tree.size] = self.tree.root()
+        return self.whole
 
     def _skip_to(self, index: int) -> None:
         first, last = self.tree.size, index - 1
         which = f"entry {first} is" if first == last else f"entries {first} to {last} are"
         self.note(first, f"{which} missing")
-        self._whole = False
+        self.whole = self._derivable = False
         self.tree = GrowingTree(index)
 
     def _hash(self, row: Row) -> None:
         leaf = leaf_hash(row.data)
         if row.nodes[:32] != leaf:
             self.note(row.index, "its bytes are not those that were put into the tree")
+            self._derivable = False
         completed = self.tree.add(leaf)
-        if self._whole and row.nodes[32:] != b"".join(completed):
+        # What is stored behind a missing or altered entry hangs on what that one was.
+        if self._derivable and row.nodes[32:] != b"".join(completed):
             self.note(row.index, "the tree stored with it is not that of the entries up to it")
 
     def _read(self, row: Row) -> None:
@@ -194,7 +217,25 @@ class _Reading:
         elif entry.event in (FINISHED, ABANDONED) and entry.started is not None:
             start = self.open_runs.pop(entry.started, None)
             if start is None or start.run_id != entry.run_id:
-                self.note(row.index, f"it ends a run that did not start at entry {entry.started}")
+                self._wait(row.index, f"it ends a run that did not start at entry {entry.started}")
+
+    def _wait(self, index: int, what: str) -> None:
+        """Keep what tells of another entry until a signature vouches for both.
+
+        Without one that other entry may be what was altered, and this one as it always was.
+        """
+        if len(self._waiting) < MOST_FINDINGS:
+            self._waiting.append((index, what))
+        else:
+            self._more_waiting += 1
+
+    def vouched(self) -> None:
+        """Take down what waited: a signature over all entries so far is good."""
+        for index, what in self._waiting:
+            self.note(index, what)
+        self.findings_count += self._more_waiting
+        self._waiting.clear()
+        self._more_waiting = 0
 
     def compare_anchors(self) -> None:
         """Hold the roots on the way against the anchors."""
@@ -215,73 +256,92 @@ class _Reading:
                 self.anchored = max(self.anchored, anchor.size)
 
 
-def _judge_head(
-    reading: _Reading, known: dict[bytes, VerifyingKey], read_rows: ReadRows
-) -> str | None:
-    """Give the id of the key that signed the head, or find the first entry it did not sign for."""
-    row = reading.last
-    if row is None:
-        return None
-    text = checkpoint_text(reading.origin, reading.tree.size, reading.tree.root())
-    key_id = _signer(text, row.signature, known)
-    if key_id is not None:
-        return key_id
-    index = _first_unsigned(reading, known, read_rows)
-    first = next(read_rows(index), row)
-    # A log keeps its key, so one that begins with a given key and goes on with another is bad.
-    if index == 0 and first.signature[:4] not in known and not reading.findings:
-        raise UnverifiableError(
-            f"from entry {index} on the log is signed by a key that was not given",
-            hint="--key LOG.pub.pem",
-            expected=", ".join(sorted(key.key_id for key in known.values())),
-        )
-    reading.note(index, "it is the first for which the log's key did not sign", convicts=True)
-    return None
+class _Signatures:
+    """What the signatures vouch for; each is judged once all entries up to its own were read.
 
-
-def _first_unsigned(
-    reading: _Reading, known: dict[bytes, VerifyingKey], read_rows: ReadRows
-) -> int:
-    """Find the first entry whose checkpoint is not signed, though the one before it is.
-
-    Halving finds one such place; where more than one was touched there may be others.
+    Attributes:
+        head: id of the key that signed the last entry; None where none did.
     """
-    good, blocks = 0, reading.blocks
-    low, high = 0, len(blocks)
-    while high - low > 1:
-        middle = (low + high) // 2
-        size, tree = blocks[middle]
-        row = next(read_rows(size - 1), None)
-        text = checkpoint_text(reading.origin, size, tree.root())
-        if row is not None and row.index == size - 1 and _signer(text, row.signature, known):
-            low, good = middle, size
-        else:
-            high = middle
-    tree = blocks[low][1].copy()
-    steps: list[tuple[bytes, bytes]] = []
-    for row in read_rows(good):
-        if row.index != tree.size or len(steps) == 2 * _BLOCK:
-            break
-        tree.add(leaf_hash(row.data))
-        text = checkpoint_text(reading.origin, tree.size, tree.root())
-        steps.append((text, row.signature))
-    first, last = 0, len(steps)
-    while first < last:
-        middle = (first + last) // 2
-        if _signer(*steps[middle], known):
-            first = middle + 1
-        else:
-            last = middle
-    return good + first
 
+    def __init__(self, origin: str, known: dict[bytes, VerifyingKey], reading: _Reading) -> None:
+        self.head: str | None = None
+        self._origin = origin
+        self._known = {each: (key.opened(), key.key_id) for each, key in known.items()}
+        self._reading = reading
+        # Those since the last good one, and what shows them to be none; and how many more.
+        self._bad: list[tuple[int, str | None]] = []
+        self._more = self._more_that_are_none = 0
+        self._hashes: set[bytes] = set()
 
-def _signer(text: bytes, signature: bytes, known: dict[bytes, VerifyingKey]) -> str | None:
-    """Give the id of the known key that signed a checkpoint, None if none did."""
-    key = known.get(signature[:4])
-    if key is None:
-        return None
-    try:
-        key.verify(signature[4:], text)
-    except VerificationError:
-        return None
-    return key.key_id
+    def take(self, row: Row) -> None:
+        """Judge the signature of the row that was read last."""
+        key_hash, value = row.signature[:4], row.signature[4:]
+        if len(self._hashes) < 2:
+            self._hashes.add(key_hash)
+        if len(row.signature) != SIGNATURE_BYTES:
+            self._keep(row.index, f"it has not {SIGNATURE_BYTES} bytes")
+        elif not any(value):
+            self._keep(row.index, "it is blank")
+        elif self._is_good(key_hash, value):
+            self.head = self._known[key_hash][1]
+            self._convict_passed()
+            self._reading.vouched()
+        else:
+            self._keep(row.index, None)
+
+    def _is_good(self, key_hash: bytes, value: bytes) -> bool:
+        if key_hash not in self._known:
+            return False
+        tree = self._reading.tree
+        try:
+            self._known[key_hash][0](value, checkpoint_text(self._origin, tree.size, tree.root()))
+        except VerificationError:
+            return False
+        return True
+
+    def _keep(self, index: int, why: str | None) -> None:
+        self.head = None
+        if len(self._bad) <= MOST_FINDINGS:
+            self._bad.append((index, why))
+        else:
+            self._more += 1
+            self._more_that_are_none += why is not None
+
+    def _convict_passed(self) -> None:
+        """Note the bad ones in front of a good one: it vouches for their entries, not for them."""
+        for index, why in self._bad:
+            what = why or "it does not sign what is there, and a later one does"
+            self._reading.note(index, f"its signature was altered: {what}")
+        self._reading.findings_count += self._more
+        self._bad.clear()
+        self._more = self._more_that_are_none = 0
+
+    def convict_last(self) -> None:
+        """Note the first of the bad ones that no good one follows, and those that are none.
+
+        Raises:
+            UnverifiableError: all are by one key, which was not given.
+        """
+        if not self._bad:
+            return
+        if not self._reading.findings and self._is_of_a_stranger():
+            raise UnverifiableError(
+                "from entry 0 on the log is signed by a key that was not given",
+                hint="--key LOG.pub.pem",
+                expected=", ".join(sorted(key_id for _, key_id in self._known.values())),
+            )
+        (first, why), *others = self._bad
+        what = "it is the first for which the log's key did not sign"
+        if why is not None:
+            what = f"its signature was altered: {why}; {what}"
+        if first < self._reading.tree.size - 1:
+            what += f", and nothing vouches for entries {first} to {self._reading.tree.size - 1}"
+        self._reading.note(first, what, convicts=True)
+        for index, why in others:
+            if why is not None:
+                self._reading.note(index, f"its signature was altered: {why}")
+        self._reading.findings_count += self._more_that_are_none
+
+    def _is_of_a_stranger(self) -> bool:
+        none = self._more_that_are_none or any(why for _, why in self._bad)
+        return not none and len(self._hashes) == 1 and not self._hashes & self._known.keys()

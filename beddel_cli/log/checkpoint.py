@@ -21,7 +21,7 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     class VerifyingKey(Protocol):
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         @property
         def pem(self) -> bytes: ...
         def verify(self, signature: bytes, message: bytes) -> None: ...
+        def opened(self) -> Callable[[bytes, bytes], None]: ...
 
 
+# Of an Ed25519 signature with its key's hash in front.
+SIGNATURE_BYTES = 68
 MAX_NOTE_BYTES = 256 * 1024
 MAX_PROOF_BYTES = 1024 * 1024
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"

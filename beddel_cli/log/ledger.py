@@ -23,6 +23,7 @@ from time import monotonic, sleep
 from beddel_cli.errors import LedgerError, bug
 from beddel_cli.home import NoFolderError, open_folder
 from beddel_cli.log.checkpoint import (
+    SIGNATURE_BYTES,
     NoteSignature,
     checkpoint_text,
     ed25519_key_hash,
@@ -67,8 +68,18 @@ SUFFIX = ".sqlite3"
 ORIGIN_HEAD = "beddel-cli.invalid/log/"
 MAX_ENTRY_BYTES = 1 << 20
 
-_SIGNATURE_BYTES = 68
+_MOST_NODES_BYTES = 64 * HASH_BYTES
 _PAUSE_SECONDS = 0.001
+# Of what no entry has, SQLite tells type and length without reading it.
+_SOUND = "CASE WHEN typeof({0}) = 'blob' AND length({0}) <= {1} THEN {0} END"
+_ROWS = ", ".join(
+    (
+        "SELECT idx",
+        _SOUND.format("nodes", _MOST_NODES_BYTES),
+        _SOUND.format("signature", SIGNATURE_BYTES),
+        _SOUND.format("data", MAX_ENTRY_BYTES) + " FROM entry WHERE idx >= ? ORDER BY idx",
+    )
+)
 _TENANT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -207,7 +218,7 @@ class Ledger:
         """
         with Translated(self.path):
             row = self._execute("SELECT signature FROM entry WHERE idx = ?", (index,)).fetchone()
-        if row is None or type(row[0]) is not bytes or len(row[0]) != _SIGNATURE_BYTES:
+        if row is None or type(row[0]) is not bytes or len(row[0]) != SIGNATURE_BYTES:
             raise self._damaged(f"the signature of entry {index}")
         return row[0]
 
@@ -259,15 +270,16 @@ class Ledger:
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Give the stored entries in their order, one at a time.
 
+        Of what is no blob, or larger than any that is written, nothing is read; it is then empty.
+
         Raises:
             LedgerError: it cannot be read to its end.
         """
         if start > MOST_LEAVES:
             return
         with Translated(self.path):
-            query = "SELECT idx, nodes, signature, data FROM entry WHERE idx >= ? ORDER BY idx"
-            for row in self._execute(query, (start,)):
-                yield Row(row[0], *(part if type(part) is bytes else b"" for part in row[1:]))
+            for index, *parts in self._execute(_ROWS, (start,)):
+                yield Row(index, *(b"" if part is None else part for part in parts))
 
     def row(self, index: int) -> Row | None:
         """Give one stored entry, None if there is none of this index.

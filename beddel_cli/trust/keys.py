@@ -107,23 +107,31 @@ class PublicKey:
         Raises:
             VerificationError: it did not, or the signature is not in its one accepted spelling.
         """
+        self.opened()(signature, message)
+
+    def opened(self) -> Callable[[bytes, bytes], None]:
+        """Give what `verify` does, of a key that is parsed once: for many signatures."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
         key = serialization.load_pem_public_key(self.pem)
-        try:
-            if isinstance(key, ec.EllipticCurvePublicKey):
-                require_one_spelling(signature)
-                key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-            elif isinstance(key, ed25519.Ed25519PublicKey):
-                key.verify(signature, message)
-            else:
-                raise bug(f"a public key of kind {type(key).__name__}")
-        except InvalidSignature as error:
-            raise VerificationError(
-                f"the signature is not by key {self.key_id} over these bytes"
-            ) from error
+        if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+            raise bug(f"a public key of kind {type(key).__name__}")
+
+        def verify(signature: bytes, message: bytes) -> None:
+            try:
+                if isinstance(key, ec.EllipticCurvePublicKey):
+                    require_one_spelling(signature)
+                    key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+                else:
+                    key.verify(signature, message)
+            except InvalidSignature as error:
+                raise VerificationError(
+                    f"the signature is not by key {self.key_id} over these bytes"
+                ) from error
+
+        return verify
 
 
 @record

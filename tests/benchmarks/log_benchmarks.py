@@ -63,23 +63,21 @@ def entries(count: int) -> Iterator[bytes]:
 
 
 def fill(home: Path, key: SigningKey, count: int) -> None:
-    """Make a log of many entries in one transaction, on disk; only its head is signed."""
+    """Make a log of many entries in one transaction, on disk."""
     with open_ledger(str(home), "default") as ledger:
         origin, path = ledger.origin, ledger.path
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("BEGIN")
     tree = GrowingTree()
+    key_hash = ed25519_key_hash(origin, key.public_raw)
 
     def rows() -> Iterator[tuple[int, bytes, bytes, bytes]]:
         for index, data in enumerate(islice(entries(count), count)):
             leaf = leaf_hash(data)
             nodes = b"".join([leaf, *tree.add(leaf)])
-            signature = bytes(68)
-            if tree.size == count:
-                text = checkpoint_text(origin, count, tree.root())
-                signature = ed25519_key_hash(origin, key.public_raw) + key.sign(text)
-            yield index, nodes, signature, data
+            text = checkpoint_text(origin, tree.size, tree.root())
+            yield index, nodes, key_hash + key.sign(text), data
 
     connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", rows())
     connection.execute("COMMIT")

@@ -9,13 +9,15 @@ does.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from beddel_cli.errors import UnverifiableError
-from beddel_cli.log.audit import Judgement, judge_log
+from beddel_cli.log.audit import MOST_FINDINGS, Judgement, judge_log
 from beddel_cli.log.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from beddel_cli.log.ledger import open_ledger, open_log_file
 from beddel_cli.log.ledger_file import DamagedError
@@ -379,3 +381,155 @@ def test_far_into_a_long_log(tmp_path: Path) -> None:
             forger.rewrite(changed)
         found = judge(tmp_path, key)
         assert [finding.index for finding in found.findings if "sign" in finding.what] == [index]
+
+
+UNCHECKED = "PRAGMA ignore_check_constraints = 1"
+# What is done to the signatures or beside them, and the indices of what is then found.
+SIGNATURES: dict[str, tuple[tuple[str, ...], list[int]]] = {
+    "one, of another entry": (
+        ("UPDATE entry SET signature = (SELECT signature FROM entry WHERE idx = 2) WHERE idx = 7",),
+        [7],
+    ),
+    "some, blanked": (
+        (
+            "UPDATE entry SET signature = CAST(substr(signature, 1, 4) || zeroblob(64) AS BLOB) "
+            "WHERE idx IN (0, 3, 14)",
+        ),
+        [0, 3, 14],
+    ),
+    "all but the last": (
+        (
+            "UPDATE entry SET signature = CAST(substr(signature, 1, 4) || zeroblob(64) AS BLOB) "
+            "WHERE idx < 15",
+        ),
+        list(range(15)),
+    ),
+    "of another length": (
+        (UNCHECKED, "UPDATE entry SET signature = x'01' WHERE idx IN (4, 15)"),
+        [4, 15],
+    ),
+    "of another key": (
+        (
+            "UPDATE entry SET signature = CAST(x'01020304' || substr(signature, 5) AS BLOB) "
+            "WHERE idx = 0",
+        ),
+        [0],
+    ),
+    "a row in front": (
+        (UNCHECKED, "INSERT INTO entry SELECT -5, nodes, signature, data FROM entry WHERE idx = 1"),
+        [-5],
+    ),
+    "all, the key they name too": (
+        ("UPDATE entry SET signature = zeroblob(68)",),
+        list(range(16)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_is_as_much_of_the_log_as_an_entry(name: str, tmp_path: Path) -> None:
+    """The newest alone vouches for all entries; those in front tell which one was altered."""
+    key, _ = make_log(tmp_path, RUNS)
+    statements, indices = SIGNATURES[name]
+    with Forger(log_path(tmp_path)) as forger:
+        for statement in statements:
+            forger.execute(statement)
+    found = judge(tmp_path, key)
+    assert [finding.index for finding in found.findings] == indices
+    assert found.findings_count == len(indices)
+
+
+def test_with_blanked_signatures_only_what_was_touched_is_named(tmp_path: Path) -> None:
+    """And what cannot be told any more is said to be so."""
+    key, _ = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute(
+            "UPDATE entry SET signature = CAST(substr(signature, 1, 4) || zeroblob(64) AS BLOB) "
+            "WHERE idx BETWEEN 3 AND 11"
+        )
+        entries = forger.entries()
+        edited(entries)
+        forger.rewrite(entries)
+    found = judge(tmp_path, key)
+    assert [finding.index for finding in found.findings] == list(range(3, 12))
+    assert "nothing vouches for entries 3 to 15" in found.findings[0].what
+    assert all("it is blank" in finding.what for finding in found.findings)
+
+
+def test_more_altered_signatures_than_are_listed_are_counted(tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, 130)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE entry SET signature = randomblob(68) WHERE idx < 259")
+    found = judge(tmp_path, key)
+    assert (found.findings_count, found.key_id) == (259, key.key_id)
+    assert [finding.index for finding in found.findings] == list(range(MOST_FINDINGS))
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE entry SET signature = zeroblob(68)")
+    found = judge(tmp_path, key)
+    assert (found.findings_count, found.key_id) == (260, None)
+
+
+def test_the_newest_signature_alone_vouches_for_the_entries(tmp_path: Path) -> None:
+    """Which is enough for what is anchored; when it is bad, the others are asked after all."""
+    key, _ = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE entry SET signature = zeroblob(68) WHERE idx = 3")
+    with open_log_file(str(log_path(tmp_path))) as ledger:
+        keys = [public_of(key)]
+        found = judge_log(ledger.origin, ledger.rows, keys, every_signature=False)
+        assert (found.findings, found.key_id) == ((), key.key_id)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute("UPDATE entry SET signature = zeroblob(68) WHERE idx = 15")
+    with open_log_file(str(log_path(tmp_path))) as ledger:
+        found = judge_log(ledger.origin, ledger.rows, keys, every_signature=False)
+        assert ([finding.index for finding in found.findings], found.key_id) == ([3, 15], None)
+
+
+def test_a_huge_value_is_found_and_not_read(tmp_path: Path) -> None:
+    key, _ = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        forger.execute(UNCHECKED)
+        for name, index in (("data", 5), ("nodes", 7), ("signature", 9)):
+            statement = "UPDATE entry SET {} = zeroblob(60000000) WHERE idx = ?"
+            forger.execute(statement.format(name), index)
+    code = (
+        "import sys\n"
+        "from beddel_cli.log.audit import judge_log\n"
+        "from beddel_cli.log.ledger import open_log_file\n"
+        "from beddel_cli.trust.keys import load_public_key\n"
+        "def peak():\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return int(status.partition('VmHWM:')[2].split()[0])\n"
+        "with open_log_file(sys.argv[1]) as log:\n"
+        "    key = load_public_key(sys.stdin.buffer.read())\n"
+        "    list(log.rows(11))\n"
+        "    before = peak()\n"
+        "    found = judge_log(log.origin, log.rows, [key])\n"
+        "print(peak() - before, *sorted({each.index for each in found.findings}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, log_path(tmp_path)],
+        input=key.public_pem,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    more_kib, *indices = map(int, done.stdout.split())
+    assert indices == [5, 7, 9]
+    assert more_kib < 30_000
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_hangs_on_an_altered_entry_is_not_blamed_itself(fits: bool, tmp_path: Path) -> None:
+    """The end of a run whose start was altered, and the tree stored with entries behind it."""
+    key, _ = make_log(tmp_path, RUNS)
+    with Forger(log_path(tmp_path)) as forger:
+        entries = forger.entries()
+        altered = entries[6].replace(b'"runId":"0', b'"runId":"1')
+        assert altered != entries[6]
+        if fits:
+            forger.rewrite([*entries[:6], altered, *entries[7:]])
+        else:
+            forger.execute("UPDATE entry SET data = ? WHERE idx = 6", altered)
+    found = judge(tmp_path, key)
+    assert {finding.index for finding in found.findings} == {6}
