@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from beddel_cli.log.checkpoint import VerifyingKey
 
 GIT_BRANCH = "refs/heads/beddel-anchors"
+# What tells git of another repository than the one named: a hook's environment has some of them.
+# Source: git rev-parse --local-env-vars; git-receive-pack(1) on quarantine.
+GIT_LOCAL_VARIABLES = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("ALTERNATE_OBJECT_DIRECTORIES", "COMMON_DIR", "CONFIG", "CONFIG_COUNT"),
+        *("CONFIG_PARAMETERS", "DIR", "GRAFT_FILE", "IMPLICIT_WORK_TREE", "INDEX_FILE"),
+        *("INTERNAL_SUPER_PREFIX", "NAMESPACE", "NO_REPLACE_OBJECTS", "OBJECT_DIRECTORY"),
+        *("PREFIX", "QUARANTINE_PATH", "REF_FORMAT", "REPLACE_REF_BASE", "SHALLOW_FILE"),
+        *("WORK_TREE",),
+    )
+)
 SYSLOG_SOCKET = "/dev/log"
 PROOF_SUFFIX = ".tlog-proof"
 MAX_ANCHOR_BYTES = 256 << 20
@@ -124,7 +136,8 @@ def write_anchor(place: str, note: bytes) -> str:
         append_to_file(rest, note)
         return f"added to {rest}"
     if kind == "git":
-        return f"commit {commit_to_git(rest, note)} on {GIT_BRANCH}; push it where others keep it"
+        commit = commit_to_git(rest, note)
+        return f"commit {commit} on {GIT_BRANCH} of {rest}; push it where others keep it"
     send_to_syslog(note, SYSLOG_SOCKET)
     return f"sent to {SYSLOG_SOCKET}; read it back from the file your syslog writes"
 
@@ -335,13 +348,16 @@ def _git(repository: str, *arguments: str, given: bytes = b"", may_fail: bool = 
         for who in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "beddel-cli"), ("EMAIL", "beddel-cli@localhost"))
     }
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in GIT_LOCAL_VARIABLES
+    }
     try:
         done = subprocess.run(  # noqa: S603 - fixed words; the repository is the operator's
             ["git", "-C", repository, *arguments],  # noqa: S607 - the operator's own git
             input=given,
             capture_output=True,
             check=False,
-            env={**os.environ, **identity},
+            env={**inherited, **identity},
         )
     except OSError as error:
         raise LedgerError(f"cannot start git: {os.strerror(error.errno or 0)}") from error

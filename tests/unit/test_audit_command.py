@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from beddel_cli.errors import LedgerError, UnverifiableError, VerificationError
-from beddel_cli.log.audit_anchor import append_to_file, notes_in, read_anchors, send_to_syslog
+from beddel_cli.log.audit_anchor import (
+    GIT_BRANCH,
+    GIT_LOCAL_VARIABLES,
+    append_to_file,
+    notes_in,
+    read_anchors,
+    send_to_syslog,
+)
 from beddel_cli.log.checkpoint import parse_note, verify_checkpoint, verify_proof
 from beddel_cli.log.ledger import open_ledger
 from beddel_cli.trust.keys import load_public_key
@@ -461,3 +468,45 @@ def test_tail_follows(home: Home) -> None:
     tail.communicate(timeout=20)
     assert home.run("audit", "tail", "--last", "2").stdout.count(b"\n") == 2
     assert home.run("audit", "tail", "--last", "0").stdout == b""
+
+
+def test_git_keeps_it_where_it_was_told_to(home: Home) -> None:
+    """A hook's environment names the repository it runs in, and git would rather believe that."""
+    if shutil.which("git") is None:
+        give_up("git is not installed")
+    make_log(home.home, 2)
+    for name in ("named", "around"):
+        subprocess.run(["git", "init", "-q", home.work / name], check=True)
+    hook = home.environment(
+        GIT_DIR=str(home.work / "around" / ".git"),
+        GIT_WORK_TREE=str(home.work / "around"),
+        GIT_INDEX_FILE=str(home.work / "around" / ".git" / "index"),
+        GIT_OBJECT_DIRECTORY=str(home.work / "around" / ".git" / "objects"),
+        GIT_CONFIG_COUNT="x",
+        GIT_QUARANTINE_PATH=str(home.work / "around"),
+    )
+    place = f"git:{home.work / 'named'}"
+    done = home.run("audit", "anchor", "--to", place, env=hook)
+    assert done.returncode == 0, done.message
+    assert str(home.work / "named") in done.stdout.decode()
+    refs = {
+        name: subprocess.run(
+            ["git", "-C", home.work / name, "for-each-ref", "--format=%(refname)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("named", "around")
+    }
+    assert refs == {"named": f"{GIT_BRANCH}\n", "around": ""}
+    found = home.run("audit", "verify", "--json", "--against-anchor", place, env=hook).json
+    assert (found["exit_code"], found["anchored"]) == (0, {"first": 0, "last": 3})
+
+
+def test_what_git_takes_from_a_repository_is_all_cleared() -> None:
+    if shutil.which("git") is None:
+        give_up("git is not installed")
+    done = subprocess.run(
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) <= GIT_LOCAL_VARIABLES
