@@ -179,13 +179,13 @@ def _run_in(
     home, key, log = _open_keys_and_log(asked, started[2])
     try:
         # While the fork is still being confined; nothing of the job runs before this is on disk.
-        log.start(_utc(time_ns()), job, profile, key.key_id, salt)
+        log.start(_now, job, profile, key.key_id, salt)
         ending = _plan_and_run(runtime, asked, job, profile, refusal)
         ending = changed(ending, beyond=beyond, salt=salt)
         runtime.finish()
         return _sign_and_write(asked, ending, key, home, log, started)
     except BaseException as error:
-        log.abandon(_utc(time_ns()), error)
+        log.abandon(_now, error)
         raise
     finally:
         log.close()
@@ -401,7 +401,7 @@ def _log_end(
     receipt has no proof, and the log has a start without an end.
     """
     try:
-        return log.finish(_utc(time_ns()), statement, outcome, key.key_id)
+        return log.finish(_now, statement, outcome, key.key_id)
     except LedgerError as error:
         reason = f", {outcome.reason}" if outcome.reason else ""
         return LedgerError(
@@ -449,7 +449,7 @@ def _describe(
         tenant=asked.tenant,
         version=__version__,
         started_at=_utc(started_at),
-        finished_at=_utc(time_ns()),
+        finished_at=_now(),
         job=ending.job,
         input=given_input(ending.job) if execution is None else execution.input,
         profile=ending.profile,
@@ -545,6 +545,10 @@ def _left_behind(execution: Execution | None) -> tuple[str, ...]:
 
 def _many(things: Sequence[object]) -> str:
     return f"{len(things)} thing" + ("" if len(things) == 1 else "s")
+
+
+def _now() -> str:
+    return _utc(time_ns())
 
 
 def _utc(time: int) -> str:

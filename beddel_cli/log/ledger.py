@@ -51,7 +51,7 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from sqlite3 import Connection, Cursor
     from typing import Any, Protocol
 
@@ -90,11 +90,13 @@ class Appended:
     Attributes:
         path: leads from the entry to the root over the log up to and with it.
         checkpoint: the signed note over that root.
+        data: the entry.
     """
 
     index: int
     path: tuple[bytes, ...]
     checkpoint: bytes
+    data: bytes
 
 
 @record
@@ -125,18 +127,20 @@ class Ledger:
         last = self._one("SELECT max(idx) FROM entry")
         return 0 if last is None else int(last) + 1
 
-    def append(self, data: bytes, key: Signer) -> Appended:
+    def append(self, data: bytes | Callable[[], bytes], key: Signer) -> Appended:
         """Add one entry and give its proof; on disk, or not there at all.
+
+        Args:
+            data: the entry; or what makes it once it is this writer's turn, so that the time it
+                reads then agrees with its place among the entries of others.
 
         Raises:
             LedgerError: the log is busy, damaged, altered, or the disk takes no more.
         """
-        if len(data) > MAX_ENTRY_BYTES:
-            raise bug(f"a log entry of {len(data)} bytes")
         with Translated(self.path):
             self._execute("BEGIN IMMEDIATE")
             try:
-                appended = self._append(data, key)
+                appended = self._append(data if isinstance(data, bytes) else data(), key)
                 self._execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -163,6 +167,8 @@ class Ledger:
                 sleep(_PAUSE_SECONDS)
 
     def _append(self, data: bytes, key: Signer) -> Appended:
+        if len(data) > MAX_ENTRY_BYTES:
+            raise bug(f"a log entry of {len(data)} bytes")
         index = self.size()
         subtrees = complete_subtrees(0, index)
         before = self._read_nodes(subtrees)
@@ -183,7 +189,7 @@ class Ledger:
         row = (index, hashes, stored, data)
         self._execute("INSERT INTO entry VALUES (?, ?, ?, ?)", row)
         self._known_good = (text, stored)
-        return Appended(index, path, make_note(text, [signature]))
+        return Appended(index, path, make_note(text, [signature]), data)
 
     def _check_head(self, size: int, root: bytes, key: Signer) -> None:
         """Check that the newest checkpoint, which is about to be built on, was signed."""

@@ -14,6 +14,8 @@ from beddel_cli.log.log_entry import abandoned_entry, finished_entry, started_en
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from beddel_cli.job import Job
     from beddel_cli.log.ledger import Ledger
     from beddel_cli.outcome import Outcome
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class RunLog:
     """A run that is in the log and has not ended there.
+
+    Each entry reads the clock, which gives the time as text, when it is its turn in the log.
 
     Attributes:
         run_id: the run's.
@@ -40,31 +44,40 @@ class RunLog:
         self.index = -1
 
     def start(
-        self, at: str, job: Job, profile: Profile, key_id: str, salt: bytes | None = None
+        self,
+        clock: Callable[[], str],
+        job: Job,
+        profile: Profile,
+        key_id: str,
+        salt: bytes | None = None,
     ) -> None:
         """Write `run.started`.
 
         Args:
-            at: the time, as text.
             key_id: of the key that will sign the receipt.
             salt: what its digests are salted with, None where they are not.
 
         Raises:
             LedgerError: it is not in the log.
         """
-        entry = started_entry(
-            at=at,
-            run_id=self.run_id,
-            tenant=self._tenant,
-            job=(job.id, job.source),
-            profile=(profile.name, profile.digest),
-            runtime=job.runtime,
-            key_id=key_id,
-            salt=salt,
-        )
+
+        def entry() -> bytes:
+            return started_entry(
+                at=clock(),
+                run_id=self.run_id,
+                tenant=self._tenant,
+                job=(job.id, job.source),
+                profile=(profile.name, profile.digest),
+                runtime=job.runtime,
+                key_id=key_id,
+                salt=salt,
+            )
+
         self.index = self._ledger.append(entry, self._key).index
 
-    def finish(self, at: str, payload: bytes, outcome: Outcome, key_id: str) -> bytes:
+    def finish(
+        self, clock: Callable[[], str], payload: bytes, outcome: Outcome, key_id: str
+    ) -> bytes:
         """Write `run.finished` and give its `.tlog-proof`.
 
         Args:
@@ -74,21 +87,24 @@ class RunLog:
             LedgerError: it is not in the log.
         """
         self._ended = True
-        entry = finished_entry(
-            at=at,
-            run_id=self.run_id,
-            tenant=self._tenant,
-            started=self.index,
-            payload=payload,
-            status=outcome.status,
-            reason=outcome.reason,
-            exit_code=outcome.exit_code,
-            key_id=key_id,
-        )
-        appended = self._ledger.append(entry, self._key)
-        return make_proof(appended.index, appended.path, appended.checkpoint, entry)
 
-    def abandon(self, at: str, error: BaseException) -> None:
+        def entry() -> bytes:
+            return finished_entry(
+                at=clock(),
+                run_id=self.run_id,
+                tenant=self._tenant,
+                started=self.index,
+                payload=payload,
+                status=outcome.status,
+                reason=outcome.reason,
+                exit_code=outcome.exit_code,
+                key_id=key_id,
+            )
+
+        appended = self._ledger.append(entry, self._key)
+        return make_proof(appended.index, appended.path, appended.checkpoint, appended.data)
+
+    def abandon(self, clock: Callable[[], str], error: BaseException) -> None:
         """Write `run.abandoned`, if the run has no end yet and the log takes one.
 
         Where it does not, the start stays without an end, which is how a log tells of a run whose
@@ -98,9 +114,16 @@ class RunLog:
             return
         self._ended = True
         reason = error.code if isinstance(error, BeddelError) else type(error).__name__
-        entry = abandoned_entry(
-            at=at, run_id=self.run_id, tenant=self._tenant, started=self.index, reason=reason
-        )
+
+        def entry() -> bytes:
+            return abandoned_entry(
+                at=clock(),
+                run_id=self.run_id,
+                tenant=self._tenant,
+                started=self.index,
+                reason=reason,
+            )
+
         try:
             self._ledger.append(entry, self._key)
         except LedgerError:

@@ -6,17 +6,21 @@ import json
 import os
 import signal
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import Popen
+from time import sleep
 from typing import Any
 
 import pytest
 
+from beddel_cli.json_strict import canonical_json
 from beddel_cli.log.audit import Judgement, judge_log
 from beddel_cli.log.checkpoint import verify_proof
 from beddel_cli.log.ledger import open_ledger
 from beddel_cli.log.log_entry import parse_entry, verify_logged
 from beddel_cli.trust.dsse import parse_envelope
-from beddel_cli.trust.keys import local_log_keys
+from beddel_cli.trust.keys import load_log_key, local_log_keys
 from tests.support import processes
 from tests.support.capabilities import require
 from tests.support.cli import Home
@@ -251,3 +255,28 @@ def test_a_program_is_logged_as_any_run(home: Home) -> None:
     assert (started["runtime"], finished["exitCode"]) == ("process", 7)
     assert assert_proved(home, home.work / "r.json") == finished
     assert json.loads(result.stdout)["receipt"]["proof_path"] == "r.json.tlog-proof"
+
+
+def test_the_order_of_entries_and_their_times_agree(home: Home) -> None:
+    """A run that waits for its turn is dated by its turn: the clock has not gone back."""
+    job = home.job("return 42")
+    assert home.run("run", job).returncode == 0
+    key = load_log_key(str(home.home))
+
+    def meanwhile() -> bytes:
+        runs.append(home.start("run", job))
+        sleep(1.5)
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return canonical_json({"at": at, "entry": "beddel-log/v1", "event": "other"})
+
+    runs: list[Popen[bytes]] = []
+    with open_ledger(str(home.home), "default") as ledger:
+        ledger.append(meanwhile, key)
+    runs[0].communicate(timeout=60)
+    assert runs[0].returncode == 0
+    assert [entry["event"] for entry in entries(home)[2:]] == [
+        "other",
+        "run.started",
+        "run.finished",
+    ]
+    assert judge(home).clock_back == ()
