@@ -150,8 +150,9 @@ def _anchor_rows(found: Judgement) -> list[tuple[str, str]]:
     if found.anchors is None:
         return [("anchored", "not asked: whoever has the log's key could have written all of it")]
     anchored = _words(0, found.anchored)
+    by = f"{found.agreeing} of " if found.agreeing != found.anchors else ""
     return [
-        ("anchored", f"{anchored}, by {counted(found.anchors, 'checkpoint')}"),
+        ("anchored", f"{anchored}, by {by}{counted(found.anchors, 'checkpoint')}"),
         ("not yet", _words(found.anchored, found.size)),
     ]
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from beddel_cli.log.audit import Judgement
-    from beddel_cli.log.checkpoint import VerifyingKey
+    from beddel_cli.log.checkpoint import Checkpoint, VerifyingKey
     from beddel_cli.log.ledger import Ledger, Row
 
 EXIT_GOOD, EXIT_BAD, EXIT_COULD_NOT_TELL = 0, 1, 2
@@ -301,6 +301,7 @@ def _judge(
     every_signature: bool = True,
 ) -> Judgement:
     anchors = None
+    found_in: dict[Checkpoint, str] = {}
     if places:
         read = [read_anchors(place, ledger.origin, trusted) for place in places]
         for place, each in zip(places, read, strict=True):
@@ -309,8 +310,16 @@ def _judge(
                     f"warning  {visible(place)}: passed over {counted(each.passed_over, 'line')}, "
                     "without a checkpoint that the log's key signed\n"
                 )
+            found_in |= dict.fromkeys(each.checkpoints, place)
         anchors = [checkpoint for each in read for checkpoint in each.checkpoints]
-    return judge_log(ledger.origin, ledger.rows, trusted, anchors, every_signature=every_signature)
+    return judge_log(
+        ledger.origin,
+        ledger.rows,
+        trusted,
+        anchors,
+        places=found_in,
+        every_signature=every_signature,
+    )
 
 
 def _head(ledger: Ledger) -> tuple[int, bytes]:

@@ -22,12 +22,12 @@ from beddel_cli.log.checkpoint import (
     raw_public_key,
 )
 from beddel_cli.log.log_entry import ABANDONED, FINISHED, STARTED, parse_entry
-from beddel_cli.log.merkle import MOST_LEAVES, GrowingTree, leaf_hash
+from beddel_cli.log.merkle import EMPTY_ROOT, MOST_LEAVES, GrowingTree, leaf_hash
 from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from beddel_cli.log.checkpoint import Checkpoint, VerifyingKey
     from beddel_cli.log.ledger import Row
@@ -71,6 +71,7 @@ class Judgement:
         runs, open_runs: runs that started, and those of them without an end.
         clock_back: indices of entries that are dated before the one in front of them.
         anchors: how many anchors of this log were compared; None where none was asked for.
+        agreeing: how many of them the log fits.
         anchored: entries 0 up to this one are as an anchor has them.
     """
 
@@ -84,6 +85,7 @@ class Judgement:
     open_runs: tuple[OpenRun, ...]
     clock_back: tuple[int, ...]
     anchors: int | None
+    agreeing: int
     anchored: int
 
 
@@ -93,12 +95,14 @@ def judge_log(
     keys: Iterable[VerifyingKey],
     anchors: Sequence[Checkpoint] | None = None,
     *,
+    places: Mapping[Checkpoint, str] | None = None,
     every_signature: bool = True,
 ) -> Judgement:
     """Read a log from beginning to end and say what is wrong with it.
 
     Args:
         anchors: checkpoints of this log whose signatures were verified; None to compare none.
+        places: where anchors come from, as far as that is to be told.
         every_signature: else only the newest, which vouches for all entries but for no signature.
 
     Raises:
@@ -113,7 +117,7 @@ def judge_log(
             "there is no public key of the log to verify with, so nothing was verified",
             hint="--key LOG.pub.pem",
         )
-    reading = _Reading(anchors or ())
+    reading = _Reading(anchors or (), places or {})
     signatures = _Signatures(origin, known, reading)
     for row in read_rows(_BEFORE_ALL):
         if reading.take(row) and every_signature:
@@ -123,7 +127,7 @@ def judge_log(
     if reading.last is not None and reading.whole and not every_signature:
         signatures.take(reading.last)
         if signatures.head is None:
-            return judge_log(origin, read_rows, known.values(), anchors)
+            return judge_log(origin, read_rows, known.values(), anchors, places=places)
     reading.compare_anchors()
     signatures.convict_last()
     return Judgement(
@@ -137,6 +141,7 @@ def judge_log(
         open_runs=tuple(reading.open_runs.values()),
         clock_back=tuple(reading.clock_back),
         anchors=None if anchors is None else len(anchors),
+        agreeing=reading.agreeing,
         anchored=reading.anchored,
     )
 
@@ -144,7 +149,7 @@ def judge_log(
 class _Reading:
     """What is gathered while the rows go by."""
 
-    def __init__(self, anchors: Sequence[Checkpoint]) -> None:
+    def __init__(self, anchors: Sequence[Checkpoint], places: Mapping[Checkpoint, str]) -> None:
         self.tree = GrowingTree()
         self.whole = self._derivable = True
         self.findings: list[Finding] = []
@@ -153,12 +158,13 @@ class _Reading:
         self.open_runs: dict[int, OpenRun] = {}
         self.clock_back: list[int] = []
         self.last: Row | None = None
-        self.anchored = 0
+        self.anchored = self.agreeing = 0
         self._at = ""
         self._waiting: list[tuple[int, str]] = []
         self._more_waiting = 0
         self._anchors = sorted(anchors, key=lambda anchor: anchor.size)
-        self._roots = {anchor.size: b"" for anchor in anchors}
+        self._roots = {anchor.size: b"" for anchor in anchors} | {0: EMPTY_ROOT}
+        self._places = places
 
     def is_empty(self) -> bool:
         """Tell whether there is nothing to judge, and no anchor says that there should be."""
@@ -239,21 +245,35 @@ class _Reading:
 
     def compare_anchors(self) -> None:
         """Hold the roots on the way against the anchors."""
+        size = self.tree.size
+        fitting = [each for each in self._anchors if self._roots[each.size] == each.root]
+        self.agreeing = len(fitting)
+        self.anchored = max((each.size for each in fitting), default=0)
         for anchor in self._anchors:
-            size = self.tree.size
             if anchor.size > size:
                 last = anchor.size - 1
                 which = f"entry {last} is" if last == size else f"entries {size} to {last} are"
                 what = f"{which} gone: an anchor has {anchor.size} entries"
                 self.note(size, what, convicts=True)
-            elif anchor.size and self._roots[anchor.size] != anchor.root:
-                what = (
-                    f"one of entries {self.anchored} to {anchor.size - 1} is not what it was when "
-                    f"the anchor over {anchor.size} entries was made"
-                )
-                self.note(self.anchored, what, convicts=True)
-            else:
-                self.anchored = max(self.anchored, anchor.size)
+            elif self._roots[anchor.size] != anchor.root:
+                self._convict_by(anchor, fitting)
+
+    def _convict_by(self, anchor: Checkpoint, fitting: Sequence[Checkpoint]) -> None:
+        """Note where the log is not what an anchor has, and which other anchor that contradicts."""
+        first = max((each.size for each in fitting if each.size < anchor.size), default=0)
+        last = anchor.size - 1
+        which = f"entry {first}" if first == last else f"one of entries {first} to {last}"
+        what = f"{which} is not what it was when {self._name(anchor)} was made"
+        other = next((each for each in fitting if each.size >= anchor.size), None)
+        if other is not None:
+            what += f"; {self._name(other)} contradicts that one and fits: there were two such logs"
+        self.note(first, what, convicts=True)
+
+    def _name(self, anchor: Checkpoint) -> str:
+        place = self._places.get(anchor)
+        where = "" if place is None else f" in {place!r}"
+        entries = "entry" if anchor.size == 1 else "entries"
+        return f"the anchor over {anchor.size} {entries}{where} (root {anchor.root.hex()[:16]}…)"
 
 
 class _Signatures:

@@ -510,3 +510,33 @@ def test_what_git_takes_from_a_repository_is_all_cleared() -> None:
         ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
     )
     assert set(done.stdout.split()) <= GIT_LOCAL_VARIABLES
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_anchors_that_contradict_each_other(more: int, home: Home) -> None:
+    """Of a log that was copied and went on twice: the one that does not fit is named, with where
+    it is, the entries it is about, and the one that fits."""
+    key, _ = make_log(home.home, 3)
+    other = home.work / "other"
+    shutil.copytree(home.home, other)
+    assert home.run("audit", "anchor", "--to", "file:common").returncode == 0
+    for place, number, entries in ((home.home, 10, 2 + more), (other, 20, 2)):
+        with open_ledger(str(place), "default") as ledger:
+            for entry in [*run_entries(number, 6), run_entries(30, 9)[0]][:entries]:
+                ledger.append(entry, key)
+    assert home.run("audit", "anchor", "--to", "file:ours").returncode == 0
+    theirs = home.environment(BEDDEL_HOME=str(other))
+    assert home.run("audit", "anchor", "--to", "file:theirs", env=theirs).returncode == 0
+    against = [word for name in ("ours", "theirs") for word in ("--against-anchor", name)]
+    for first, arguments in ((0, against), (6, [*against, "--against-anchor", "common"])):
+        found = verify(home, *arguments)
+        assert found["exit_code"] == 1
+        (finding,) = found["findings"]
+        assert finding["index"] == first
+        assert f"one of entries {first} to 7 is not what it was" in finding["what"]
+        convicting, fitting = finding["what"].split(";")
+        assert "the anchor over 8 entries in 'theirs'" in convicting
+        assert f"the anchor over {8 + more} entries in 'ours'" in fitting
+        assert found["anchored"] == {"first": 0, "last": 7 + more}
+    shown = home.run("audit", "verify", *against).stdout.decode()
+    assert f"anchored entries 0 to {7 + more}, by 1 of 2 checkpoints" in shown
