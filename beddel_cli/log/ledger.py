@@ -34,6 +34,7 @@ from beddel_cli.log.ledger_file import (
     DamagedError,
     Translated,
     check_file,
+    file_state,
     make_file,
     open_file,
 )
@@ -112,10 +113,23 @@ class Row:
 class Ledger:
     """An open log. Close it, or use it in a `with`."""
 
-    def __init__(self, connection: Connection, path: str, origin: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        origin: str,
+        as_opened: tuple[int, int, int] | None = None,
+    ) -> None:
+        """Take what was opened.
+
+        Args:
+            as_opened: state of a file that is read without a lock, so that on closing it can be
+                told whether somebody wrote to it meanwhile.
+        """
         self._connection = connection
         self.path = path
         self.origin = origin
+        self._as_opened = as_opened
         self._known_good: tuple[bytes, bytes] | None = None
 
     def size(self) -> int:
@@ -310,9 +324,19 @@ class Ledger:
             return self._execute(query).fetchone()[0]
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back.
+
+        Raises:
+            LedgerError: it was read without a lock, and somebody wrote to it meanwhile.
+        """
         with Translated(self.path):
             self._connection.close()
+        if self._as_opened not in (None, file_state(self.path)):
+            raise LedgerError(
+                f"log {self.path!r} was written to while it was read, so what was read of it may "
+                "never have been",
+                hint="try again",
+            )
 
     def __enter__(self) -> Ledger:
         return self
@@ -353,7 +377,9 @@ def open_log_file(path: str) -> Ledger:
     Raises:
         LedgerError: it is not a log, or cannot be opened.
     """
-    return Ledger(*open_file(os.path.abspath(path), None))
+    path = os.path.abspath(path)
+    as_opened = file_state(path)
+    return Ledger(*open_file(path, None), as_opened)
 
 
 def tenants(home: str) -> tuple[str, ...]:

@@ -27,6 +27,11 @@ BUSY_SECONDS = 30.0
 _OPENING_SECONDS = 5.0
 _SHORT_WAIT_MS = 2
 
+# No value of a log is larger, nor is a statement about it. 0 is SQLITE_LIMIT_LENGTH:
+# https://www.sqlite.org/c3ref/c_limit_attached.html.
+_LIMIT_LENGTH = 0
+_MOST_VALUE_BYTES = 2 << 20
+
 _APPLICATION_ID = 0x62646C67
 _FORMAT = 1
 _SCHEMA = """
@@ -160,6 +165,9 @@ def _fill(path: str, origin: str, journal_mode: str) -> None:
 def open_file(path: str, folder_fd: int | None) -> tuple[Connection, str, str]:
     """Open the file of a log: a connection, its path, and the log's origin.
 
+    To read, nothing is written beside it, and no lock taken on it, where no entries are kept beside
+    it either: so a copy on a medium that takes no writing can be judged, and stays as it was.
+
     Args:
         folder_fd: the folder it is in, of which the file system decides the journal; None to read.
 
@@ -168,9 +176,11 @@ def open_file(path: str, folder_fd: int | None) -> tuple[Connection, str, str]:
     """
     writable = folder_fd is not None
     _check_regular(path)
+    alone = not writable and not _is_part_beside(path)
     with Translated(path):
-        connection = _connect(path, writable=writable)
+        connection = _connect(path, writable=writable, immutable=alone)
         try:
+            connection.setlimit(_LIMIT_LENGTH, _MOST_VALUE_BYTES)
             _check_form(connection, path)
             if folder_fd is not None:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -183,6 +193,37 @@ def open_file(path: str, folder_fd: int | None) -> tuple[Connection, str, str]:
         except BaseException:
             connection.close()
             raise
+
+
+def _is_part_beside(path: str) -> bool:
+    """Tell whether some of a log is in a journal beside it, and refuse if that cannot be read."""
+    wal = path + "-wal"
+    in_wal, in_journal = (_size(name) for name in (wal, path + "-journal"))
+    if in_wal and not os.path.exists(f"{path}-shm") and not _may_write(os.path.dirname(path)):
+        raise LedgerError(
+            f"the newest entries of log {path!r} are in {wal!r}, which SQLite reads only where a "
+            f"file may be made beside it, and user {os.geteuid()} may make none there",
+            hint=f"to a folder that you may write: cp {shell_word(path)} {shell_word(wal)} FOLDER",
+        )
+    return bool(in_wal or in_journal)
+
+
+def _size(path: str) -> int:
+    state = file_state(path)
+    return 0 if state is None else state[1]
+
+
+def _may_write(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def file_state(path: str) -> tuple[int, int, int] | None:
+    """Give what changes when a file is written; None where it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _check_regular(path: str) -> None:
@@ -222,12 +263,12 @@ def _set_journal(connection: Connection, path: str, wanted: str) -> None:
         )
 
 
-def _connect(path: str, *, writable: bool = True) -> Connection:
+def _connect(path: str, *, writable: bool = True, immutable: bool = False) -> Connection:
     if writable:
         return connect(path, timeout=_OPENING_SECONDS, isolation_level=None)
     from urllib.parse import quote
 
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro{'&immutable=1' if immutable else ''}"
     return connect(uri, timeout=_OPENING_SECONDS, isolation_level=None, uri=True)
 
 
@@ -264,6 +305,10 @@ def _explain(path: str, error: BaseException) -> LedgerError:
     # The last is the binding's own: text that is none has no code of SQLite's.
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in str(error):
         return DamagedError(f"log {path!r} is damaged: {error}")
+    if code == "SQLITE_TOOBIG":
+        return DamagedError(
+            f"log {path!r} is damaged: a value in it is larger than any that is put"
+        )
     for head, message, hint in say:
         if code.startswith(head):
             return LedgerError(message, hint=hint)

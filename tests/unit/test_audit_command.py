@@ -25,10 +25,11 @@ from beddel_cli.log.audit_anchor import (
     send_to_syslog,
 )
 from beddel_cli.log.checkpoint import parse_note, verify_checkpoint, verify_proof
-from beddel_cli.log.ledger import open_ledger
+from beddel_cli.log.ledger import open_ledger, open_log_file
 from beddel_cli.trust.keys import load_public_key
-from tests.support.capabilities import give_up
-from tests.support.cli import Home
+from tests.support import drop_capabilities
+from tests.support.capabilities import give_up, require
+from tests.support.cli import COMMAND, Home
 from tests.support.logs import Forger, fill, log_path, make_log, public_of, run_entries
 
 VERIFY_KEYS = {
@@ -540,3 +541,70 @@ def test_anchors_that_contradict_each_other(more: int, home: Home) -> None:
         assert found["anchored"] == {"first": 0, "last": 7 + more}
     shown = home.run("audit", "verify", *against).stdout.decode()
     assert f"anchored entries 0 to {7 + more}, by 1 of 2 checkpoints" in shown
+
+
+ORDINARY = (sys.executable, "-P", str(Path(drop_capabilities.__file__)), *COMMAND)
+
+
+@pytest.fixture
+def evidence(home: Home) -> Path:
+    """Give a folder with the copy of a log and its key."""
+    key, _ = make_log(home.home, 3)
+    folder = home.work / "evidence"
+    folder.mkdir()
+    with open_ledger(str(home.home), "default") as ledger:
+        shutil.copy(log_path(home.home), folder / "alone")
+        ledger.append(run_entries(9, 6)[0], key)
+        shutil.copy(log_path(home.home), folder / "copy")
+        shutil.copy(f"{log_path(home.home)}-wal", folder / "copy-wal")
+    shutil.copy(home.home / "keys" / "log.pub.pem", folder / "key")
+    return folder
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o700])
+def test_nothing_is_written_beside_a_copy(mode: int, evidence: Path, home: Home) -> None:
+    """Not where it could be, and it is judged where it could not."""
+    require("linux")
+    evidence.chmod(mode)
+    arguments = ("--json", "--log", evidence / "alone", "--key", evidence / "key")
+    before = {path.name: path.read_bytes() for path in evidence.iterdir()}
+    found = home.run("audit", "verify", *arguments, command=ORDINARY).json
+    assert (found["exit_code"], found["size"], found["error"]) == (0, 6, None)
+    for look in (("list",), ("show", "3")):
+        result = home.run("audit", *look, "--log", evidence / "alone", command=ORDINARY)
+        assert result.returncode == 0, result.message
+    assert {path.name: path.read_bytes() for path in evidence.iterdir()} == before
+
+
+def test_the_entries_beside_a_copy_are_read_or_the_copy_is_not(evidence: Path, home: Home) -> None:
+    require("linux")
+    arguments = ("audit", "verify", "--json", "--log", evidence / "copy", "--key", evidence / "key")
+    evidence.chmod(0o500)
+    found = home.run(*arguments, command=ORDINARY).json
+    assert (found["exit_code"], found["valid"]) == (2, None)
+    assert "newest entries" in found["error"]["message"]
+    assert "copy-wal" in found["error"]["hint"]
+    evidence.chmod(0o700)
+    found = home.run(*arguments, command=ORDINARY).json
+    assert (found["exit_code"], found["size"]) == (0, 7)
+
+
+def test_a_copy_that_is_written_to_while_it_is_read_tells_nothing(
+    evidence: Path,
+) -> None:
+    copy = evidence / "alone"
+    ledger = open_log_file(str(copy))
+    assert ledger.size() == 6
+    with Forger(copy) as forger:
+        forger.execute("DELETE FROM entry WHERE idx = 5")
+    with pytest.raises(LedgerError, match="written to while it was read"):
+        ledger.close()
+
+
+def test_a_huge_origin_is_not_read(home: Home) -> None:
+    make_log(home.home, 1)
+    with Forger(log_path(home.home)) as forger:
+        forger.execute("UPDATE log SET origin = CAST(zeroblob(30000000) AS TEXT)")
+    found = verify(home)
+    assert (found["exit_code"], found["valid"]) == (1, False)
+    assert "larger than any" in found["error"]["message"]
