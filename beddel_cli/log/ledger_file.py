@@ -31,6 +31,9 @@ _SHORT_WAIT_MS = 2
 # https://www.sqlite.org/c3ref/c_limit_attached.html.
 _LIMIT_LENGTH = 0
 _MOST_VALUE_BYTES = 2 << 20
+# Of what opening a log for writing makes beside it: https://www.sqlite.org/walformat.html.
+_ROOM_BYTES = 64 << 10
+_ROOM_FILES = 2
 
 _APPLICATION_ID = 0x62646C67
 _FORMAT = 1
@@ -291,6 +294,9 @@ class Translated:
 
 def _explain(path: str, error: BaseException) -> LedgerError:
     code = getattr(error, "sqlite_errorname", "") or ""
+    # Of a file beside the log that cannot be made or grow, SQLite does not say why.
+    if code.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and _is_full(os.path.dirname(path)):
+        code = "SQLITE_FULL"
     say: tuple[tuple[str, str, str | None], ...] = (
         ("SQLITE_BUSY", f"log {path!r} was kept busy by others for {BUSY_SECONDS:.0f} s", None),
         ("SQLITE_FULL", f"the disk is full: cannot add to log {path!r}", "free some space on it"),
@@ -313,6 +319,17 @@ def _explain(path: str, error: BaseException) -> LedgerError:
         if code.startswith(head):
             return LedgerError(message, hint=hint)
     return LedgerError(f"cannot use log {path!r}: {error} ({code or 'no code'})")
+
+
+def _is_full(folder: str) -> bool:
+    """Tell whether a file system has no room for SQLite's files, or takes no more files."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    # Where the number of files is not limited, both figures are 0.
+    files_left = room.f_favail if room.f_files else _ROOM_FILES
+    return room.f_bavail * room.f_frsize < _ROOM_BYTES or files_left < _ROOM_FILES
 
 
 def _not_writable(path: str) -> LedgerError:

@@ -296,6 +296,35 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert verify(tmp_path).size == size
 
 
+@pytest.mark.parametrize("options", ["size=256k", "nr_inodes=4"])
+def test_a_disk_that_is_full_before_the_log_is_opened(options: str, tmp_path: Path) -> None:
+    """SQLite then says "disk I/O error" or "unable to open", of a file beside the log."""
+    if shutil.which("unshare") is None:
+        give_up("needs unshare(1)")
+    namespaces = ["-m", "--propagation", "private"] if os.geteuid() == 0 else ["-Urm"]
+    script = (
+        'home=$1; options=$2; shift 2; mount -t tmpfs -o "$options,mode=700" tmpfs "$home/logs"\n'
+        '"$@" "$home" w 1 || exit 1; echo "the control"; cd "$home/logs"\n'
+        'if [ "$options" = size=256k ]; then cat /dev/zero >ballast 2>/dev/null\n'
+        "else touch 1 2 3 4 2>/dev/null; fi\n"
+        '"$@" "$home" w 1 2>&1; echo "$?"; rm -f ballast 1 2 3 4; "$@" "$home" w 1\n'
+    )
+    (tmp_path / "logs").mkdir(mode=0o700)
+    load_log_key(str(tmp_path))
+    done = subprocess.run(
+        ["unshare", *namespaces, "sh", "-c", script, "-", tmp_path, options, *WRITER],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if "unshare failed" in done.stderr:
+        give_up(done.stderr.strip())
+    first, control, said, code, last = done.stdout.splitlines()
+    assert (first, control, code, last) == ("0", "the control", "3", "1"), done.stderr
+    assert "disk is full" in said
+
+
 @pytest.mark.parametrize("what", ["logs", "default.sqlite3", "home"])
 def test_what_may_not_be_written_is_no_home(what: str, home: Home) -> None:
     require("linux")
