@@ -25,12 +25,15 @@ from beddel_cli.log.checkpoint import (
     checkpoint_text,
     make_note,
     make_proof,
+    parse_checkpoint,
+    parse_note,
     raw_public_key,
+    verify_proof,
 )
 from beddel_cli.log.ledger import open_ledger, open_log_file, tenants
 from beddel_cli.log.ledger_file import DamagedError
 from beddel_cli.log.log_entry import parse_entry
-from beddel_cli.log.merkle import inclusion_path
+from beddel_cli.log.merkle import inclusion_path, leaf_hash, verify_inclusion
 from beddel_cli.render import document_of_error, error_text
 from beddel_cli.terminal import json_text, visible
 
@@ -142,7 +145,7 @@ def _show(
             shown.append(render.shown_json(row, path, note))
         document = render.show_json(ledger.origin, _own_log_key(log), shown)
         if proof is not None:
-            write_whole(proof, make_proof(rows[-1].index, path, note, rows[-1].data), 0o600)
+            write_whole(proof, _sound_proof(ledger, rows[-1], path, note, log), 0o600)
     if as_json:
         sys.stdout.write(json_text(document))
     else:
@@ -330,6 +333,27 @@ def _head(ledger: Ledger) -> tuple[int, bytes]:
     text = checkpoint_text(ledger.origin, size, ledger.root(size))
     stored = ledger.signature(size - 1)
     return size, make_note(text, [NoteSignature(ledger.origin, stored[:4], stored[4:])])
+
+
+def _sound_proof(
+    ledger: Ledger, row: Row, path: tuple[bytes, ...], note: bytes, log: str | None
+) -> bytes:
+    """Give an entry's proof, which verifies; of a copy, whose key is not known, up to the root."""
+    from beddel_cli.trust.keys import local_log_keys
+
+    proof = make_proof(row.index, path, note, row.data)
+    try:
+        if log is None:
+            verify_proof(proof, local_log_keys(locate(os.environ).home))
+        else:
+            head = parse_checkpoint(parse_note(note).text)
+            verify_inclusion(leaf_hash(row.data), row.index, head.size, path, head.root)
+    except VerificationError as error:
+        raise DamagedError(
+            f"log {ledger.path!r} was altered, so entry {row.index} has no proof: {error.message}",
+            hint="beddel-cli audit verify",
+        ) from error
+    return proof
 
 
 def _find(ledger: Ledger, which: str) -> list[Row]:

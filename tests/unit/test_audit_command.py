@@ -608,3 +608,23 @@ def test_a_huge_origin_is_not_read(home: Home) -> None:
     found = verify(home)
     assert (found["exit_code"], found["valid"]) == (1, False)
     assert "larger than any" in found["error"]["message"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_proof_that_would_not_verify_is_not_written(fits: bool, home: Home) -> None:
+    make_log(home.home, 3)
+    shutil.copy(log_path(home.home), home.work / "copy")
+    if fits:
+        edit(home, 2)
+    for path in (log_path(home.home), home.work / "copy"):
+        with Forger(path) as forger:
+            if not fits:
+                forger.execute("UPDATE entry SET data = x'20' WHERE idx = 2")
+    result = home.run("audit", "show", "2", "--proof", "p", "--json")
+    assert result.returncode == 2
+    assert "was altered, so entry 2 has no proof" in result.json["error"]["message"]
+    assert not (home.work / "p").exists()
+    # It is still shown, which verifies nothing; and the copy that is as it was has its proof.
+    assert home.run("audit", "show", "2").returncode == 0
+    of_copy = home.run("audit", "show", "2", "--proof", "p", "--log", "copy")
+    assert (of_copy.returncode, (home.work / "p").exists()) == ((0, True) if fits else (2, False))
