@@ -60,6 +60,8 @@ def main() -> None:
     channel = _socket.socket(fileno=CHANNEL)
     code = EXIT_BROKEN
     try:
+        # The caller's may deny us what we make ourselves.
+        os.umask(0o022)
         _keep(channel, path, supervisor, started_ns)
         code = EXIT_DONE
     except Broken as broken:
@@ -443,12 +445,15 @@ def _give_up(
         counts_memory=request.counts_memory,
     )
     usual = Grants(unix_sockets=False, ownerless_memory=request.counts_memory)
-    given = rights.give_up_by(
-        _limits(request, own_id=identities is None),
-        kernel.empty_capabilities,
-        lambda abi: strict_rules.restrict_files(abi, allowed),
-        lambda: _install(machine, usual, strict, channel),
-    )
+    # Counted while /proc may still be read.
+    limits = _limits(request, own_id=identities is None)
+    with At("rights"):
+        given = rights.give_up_by(
+            limits,
+            kernel.empty_capabilities,
+            lambda abi: strict_rules.restrict_files(abi, allowed),
+            lambda: _install(machine, usual, strict, channel),
+        )
     # Where it has not told of a listener by now, there is none.
     channel.close()
     with At("guardian"):

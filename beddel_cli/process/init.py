@@ -28,6 +28,7 @@ from beddel_cli.process import filesystem, kernel, messages, rights, sockets
 from beddel_cli.process.cgroup import own_procs, read_hierarchies
 from beddel_cli.process.filter import Grants
 from beddel_cli.process.messages import Born, Event, Failed, Ready, Request
+from beddel_cli.record import record
 
 EXIT_DONE, EXIT_BROKEN = 0, 70
 # Who the program is inside. Nobody is root there: no id but this one exists.
@@ -83,7 +84,8 @@ class At:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, OSError):
-            raise Broken(self._step, error) from error
+            named = error.step if isinstance(error, rights.StepError) else self._step
+            raise Broken(named, error) from error
 
 
 def launch(channel: _socket.socket, supervisor: int, started_ns: int) -> None:
@@ -96,6 +98,8 @@ def launch(channel: _socket.socket, supervisor: int, started_ns: int) -> None:
     """
     code = EXIT_BROKEN
     try:
+        # The caller's may deny us what we make ourselves.
+        os.umask(0o022)
         with At("start"):
             kernel.prctl(kernel.SET_PDEATHSIG, _SIGKILL)
             parent = os.pidfd_open(supervisor)
@@ -307,7 +311,11 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
         filesystem.enter()
     with At("terminal"):
         terminal = open_terminal(request.terminal)
-    given = rights.give_up(limits_of(request), built.writable, _grants(request), filters)
+    with At("start"):
+        # Everything that takes a descriptor, before the job's own limit of them holds.
+        wake, said = _make_wake(), os.pipe()
+    with At("rights"):
+        given = rights.give_up(limits_of(request), built.writable, _grants(request), filters)
     with At("start"):
         # Changing credentials undoes both.
         _die_with(parent)
@@ -331,7 +339,8 @@ def _be_init(channel: _socket.socket, parent: int, started_ns: int) -> None:
     for descriptor in sent:
         os.close(descriptor)
     if channel.recv(1) == messages.GO:
-        _serve(channel, request, standard, cgroups, terminal[1:])
+        program = _Start(request, standard, cgroups, terminal[1:])
+        _serve(channel, program, wake, said)
 
 
 def _die_with(parent: int) -> None:
@@ -427,28 +436,45 @@ def open_terminal(size: tuple[int, int] | None, device: str = "/dev/pts/ptmx") -
     return [master, side]
 
 
-def _serve(
-    channel: _socket.socket,
-    request: Request,
-    standard: list[int],
-    cgroups: list[int],
-    terminal: list[int],
-) -> None:
-    """Start the program, tell how that went, then reap until it ends."""
+def _make_wake() -> tuple[int, int]:
+    """Give both ends of a pipe that is written to whenever a child has died."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
     os.set_blocking(wake_out, False)
+    return wake_out, wake_in
+
+
+@record
+class _Start:
+    """What the program starts with."""
+
+    request: Request
+    standard: list[int]
+    cgroups: list[int]
+    terminal: list[int]
+
+
+def _serve(
+    channel: _socket.socket, start: _Start, wake: tuple[int, int], pipe: tuple[int, int]
+) -> None:
+    """Start the program, tell how that went, then reap until it ends."""
+    wake_out, wake_in = wake
+    said_out, said_in = pipe
     _signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
     _signal.signal(_signal.SIGCHLD, note_nothing)
-    said_out, said_in = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        why = Event(messages.FAULT, error.errno or errno.EIO, 0, 0, "its first process")
+        channel.send(messages.pack_event(why))
+        return
     if pid == 0:
         try:
-            become(request, standard, cgroups, terminal, said_in)
+            become(start.request, start.standard, start.cgroups, start.terminal, said_in)
         finally:
             os._exit(EXIT_BROKEN)
     # The program's streams end when its last process does, not when the init does.
-    for descriptor in (said_in, *standard, *cgroups, *terminal):
+    for descriptor in (said_in, *start.standard, *start.cgroups, *start.terminal):
         os.close(descriptor)
     said = os.read(said_out, 512)
     os.close(said_out)

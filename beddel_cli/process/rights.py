@@ -1,8 +1,12 @@
 """Give up every right, in the one order that works, and say how each step went.
 
 All of this happens in the init before the program is forked from it, so that the supervisor can
-check from outside what the program will be under. Order: rlimits, capabilities, no_new_privs,
-Landlock (which needs it), the system-call filter (which forbids most of the steps before).
+check from outside what the program will be under. Order: capabilities, no_new_privs, Landlock
+(which needs it), the system-call filter (which forbids the steps before), and only then the
+rlimits: they are the job's to choose, and a low one of them must not make another step fail.
+
+A machine without a protection says so in one of a few ways, which the plan judges. Whatever else
+makes a step fail is no lack of the machine's, and nothing is started.
 
 Sources: landlock(7), capabilities(7), setrlimit(2), include/uapi/linux/landlock.h.
 """
@@ -31,9 +35,19 @@ _SCOPES = 0b11  # abstract sockets, and signals to processes outside
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 
+# How a kernel, or a filter around us, says that it does not have, or does not allow, a protection.
+_LACKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
 # May be written by anyone wherever it is shown; only Landlock forbids it here.
 PROBED_FILE = "/dev/random"
 _PAGE = 4096
+
+
+class StepError(OSError):
+    """A step that failed although the machine has what it takes; `step` names it."""
+
+    def __init__(self, step: str, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.step = step
 
 
 @record
@@ -54,7 +68,7 @@ class Limits:
 
 @record
 class Given:
-    """What each step came to: 0 done, otherwise the errno it failed with.
+    """What each step came to: 0 done, otherwise the errno by which the machine said it lacks it.
 
     `landlock_probe` is the errno of a write that nothing but Landlock forbids, 0 if it worked;
     None where the same write failed before the restriction, so that it proves nothing.
@@ -137,11 +151,15 @@ def give_up(
 ) -> Given:
     """Apply every restriction, and say how each step went.
 
-    A step that fails does not stop the ones after it: the plan decides whether that is acceptable.
+    What the machine lacks does not stop the steps after it: the plan decides whether that is
+    acceptable.
 
     Args:
         writable: the places that may be written to, as they are called inside.
         filters: those that are assembled already.
+
+    Raises:
+        StepError: a step failed for another reason.
     """
     return give_up_by(
         limits,
@@ -157,19 +175,27 @@ def give_up_by(
     restrict_files: Callable[[int], None],
     install_filters: Callable[[], None],
 ) -> Given:
-    """Do as `give_up`, with the steps as the caller has them; Landlock's is given its version."""
+    """Do as `give_up`, with the steps as the caller has them; Landlock's is given its version.
+
+    Raises:
+        StepError: as `give_up`.
+    """
     step = _errno_of
-    limited = step(lambda: _lower(limits))
-    capabilities = step(drop_capabilities)
-    no_new_privs = step(lambda: kernel.prctl(kernel.SET_NO_NEW_PRIVS, 1))
-    control = step(_write_probe)
+    capabilities = step("capabilities", drop_capabilities)
+    no_new_privs = step("no-new-privs", lambda: kernel.prctl(kernel.SET_NO_NEW_PRIVS, 1))
+    control = _probe_errno()
     abi = 0
-    landlock = step(kernel.landlock_abi)
+    landlock = step("landlock", kernel.landlock_abi)
     if landlock == 0:
         abi = kernel.landlock_abi()
-        landlock = step(lambda: restrict_files(abi))
-    probe = step(_write_probe) if control == 0 else None
-    seccomp = step(install_filters)
+        try:
+            restrict_files(abi)
+        except OSError as error:
+            # The kernel has it: rules that cannot be made are never a Landlock that is not there.
+            raise StepError("landlock", error) from error
+    probe = _probe_errno() if control == 0 else None
+    seccomp = step("seccomp", install_filters)
+    limited = step("rlimits", lambda: _lower(limits))
     return Given(
         rlimits=limited,
         capabilities=capabilities,
@@ -216,16 +242,30 @@ def _allow(ruleset: int, place: str, rights: Callable[[bool], int]) -> None:
         os.close(descriptor)
 
 
-def _write_probe() -> None:
-    # Opened, never written: opening is what is judged.
-    os.close(os.open(PROBED_FILE, os.O_WRONLY | os.O_CLOEXEC))
+def _probe_errno() -> int:
+    """Give the errno of opening for writing what nothing but Landlock forbids; 0 if it opens.
+
+    Opened, never written: opening is what is judged.
+    """
+    try:
+        os.close(os.open(PROBED_FILE, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
-def _errno_of(step: Callable[[], object]) -> int:
+def _errno_of(name: str, step: Callable[[], object]) -> int:
+    """Give 0 for a step that is done, or the errno by which the machine says it lacks it.
+
+    Raises:
+        StepError: it failed for another reason.
+    """
     try:
         step()
     except OSError as error:
-        return error.errno or errno.EIO
+        if error.errno not in _LACKS:
+            raise StepError(name, error) from error
+        return error.errno
     except ValueError:
         # `resource` turns EINVAL into this.
         return errno.EINVAL
