@@ -210,15 +210,13 @@ def _examine_process(profile: Profile) -> Examined:
         )
         held = leaf.held if leaf is not None else {}
         files = leaf.open_procs() if leaf is not None else ()
-        walls = launcher.prepare(
-            _harmless_program(limits), (nowhere,) * 3, files, counts_memory="memory" in held
-        )
+        asked = (_harmless_program(limits), (nowhere,) * 3, files)
+        counts = {"counts_memory": "memory" in held, "counts_processes": "pids" in held}
+        walls = launcher.prepare(*asked, **counts)
         fallen_from = None
         if is_refused_by_machine(walls.failed_step, walls.failed_errno):
             fallen_from, launcher = walls, _fall_back(launcher)
-            walls = launcher.prepare(
-                _harmless_program(limits), (nowhere,) * 3, files, counts_memory="memory" in held
-            )
+            walls = launcher.prepare(*asked, **counts)
         host = describe_program_host(
             walls, launcher.observe(), held, problems, fallen_from=fallen_from
         )

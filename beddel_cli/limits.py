@@ -67,6 +67,7 @@ class LimitField:
     Attributes:
         kind: `size` in bytes, `time` in nanoseconds, `count`, or `cpus` in thousandths.
         uses: what can be limited so: `isolate`, `program` or both.
+        least: the smallest that can work.
     """
 
     key: str
@@ -74,6 +75,7 @@ class LimitField:
     kind: str
     help: str
     uses: tuple[str, ...] = (PROGRAM,)
+    least: int = 1
 
 
 _BOTH = (ISOLATE, PROGRAM)
@@ -90,7 +92,10 @@ FIELDS = (
     LimitField("processes", "processes", "count", "processes and threads at once, such as 8"),
     LimitField("disk", "disk_bytes", "size", "bytes written and kept, such as 8MiB"),
     LimitField("inodes", "inodes", "count", "files and folders made and kept, such as 500"),
-    LimitField("open_files", "open_files", "count", "descriptors of one process, such as 32"),
+    # Standard input, output and error are open from the start.
+    LimitField(
+        "open_files", "open_files", "count", "descriptors of one process, such as 32", least=3
+    ),
 )
 BY_KEY = {field.key: field for field in FIELDS}
 
@@ -118,10 +123,11 @@ def parse_limit(field: LimitField, value: object) -> int:
     else:
         units = _SIZE_UNITS if field.kind == "size" else _TIME_UNITS
         number = _parse_quantity(field, value, units)
-    if not _SMALLEST[field.kind] <= number <= _LARGEST[field.kind]:
+    least = max(field.least, _SMALLEST[field.kind])
+    if not least <= number <= _LARGEST[field.kind]:
         raise JobError(
             f"{field.key} is out of range: {value!r}",
-            expected=f"{format_limit(field, _SMALLEST[field.kind])} to "
+            expected=f"{format_limit(field, least)} to "
             f"{format_limit(field, _LARGEST[field.kind])}",
             got=str(value),
         )

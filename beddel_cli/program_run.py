@@ -88,13 +88,10 @@ class ProgramRun:
             if self._pipes is not None:
                 stdio = self._pipes.program_ends
             program = make_program(job, limits, asked, self._opened)
-            counts = "memory" in held
-            self._walls = self._launcher.prepare(program, stdio, files, counts_memory=counts)
+            self._walls = _prepare(self._launcher, program, stdio, files, held)
             if _may_fall_back(self._walls, rungs):
                 self._fallen_from = self._walls
-                self._walls = self._fall_back(program).prepare(
-                    program, stdio, files, counts_memory=counts
-                )
+                self._walls = _prepare(self._fall_back(program), program, stdio, files, held)
         finally:
             for descriptor in files:
                 os.close(descriptor)
@@ -213,6 +210,22 @@ class ProgramRun:
         if self._walls is None:
             raise bug("a program was started before its walls were looked at")
         return self._walls
+
+
+def _prepare(
+    launcher: Launcher,
+    program: Program,
+    stdio: tuple[int, int, int],
+    files: tuple[int, ...],
+    held: Mapping[str, int],
+) -> Walls:
+    return launcher.prepare(
+        program,
+        stdio,
+        files,
+        counts_memory="memory" in held,
+        counts_processes="pids" in held,
+    )
 
 
 def _may_fall_back(walls: Walls, rungs: tuple[str, ...]) -> bool:

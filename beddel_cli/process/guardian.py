@@ -506,7 +506,7 @@ def _limits(request: Request, *, own_id: bool) -> rights.Limits:
     usual = init.limits_of(request)
     others = _processes_of(os.geteuid()) if own_id else 0
     return rights.Limits(
-        processes=usual.processes - 1 + others,
+        processes=request.processes - 1 + others,
         open_files=usual.open_files,
         file_bytes=usual.file_bytes,
         cpu_seconds=usual.cpu_seconds,

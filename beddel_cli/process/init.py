@@ -409,7 +409,8 @@ def receive_request(channel: _socket.socket) -> tuple[Request, list[int]]:
 def limits_of(request: Request) -> rights.Limits:
     """Give the rlimits that stand behind the limits of the whole tree."""
     return rights.Limits(
-        processes=request.processes,
+        # A launcher that stays meanwhile counts too; where nothing else counts, it is gone by then.
+        processes=request.processes + request.counts_processes,
         open_files=request.open_files,
         file_bytes=request.disk_bytes,
         # Whole seconds, rounded up, and one more: the supervisor counts for the whole tree.

@@ -116,7 +116,11 @@ class GuardedLauncher(Launcher):
             workspace_target=os.path.join(scratch.path, WORKSPACE),
         )
         request = messages.request_of(
-            described, shown, len(cgroup_files), counts_memory=counts_memory
+            described,
+            shown,
+            len(cgroup_files),
+            counts_memory=counts_memory,
+            counts_processes=self._counts_processes,
         )
         given = [] if program.terminal is not None else [*stdio]
         places = [scratch.workspace, scratch.temporary]

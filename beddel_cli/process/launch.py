@@ -122,6 +122,7 @@ class Launcher:
         self._launcher: int | None = launcher
         self._lingering: int | None = None
         self._throw_away = False
+        self._counts_processes = False
         self._usage: resource.struct_rusage | None = None
 
     @classmethod
@@ -165,6 +166,7 @@ class Launcher:
         cgroup_files: tuple[int, ...] = (),
         *,
         counts_memory: bool = False,
+        counts_processes: bool = False,
     ) -> Walls:
         """Send the program's description, let the init finish the walls, and say how they stand.
 
@@ -178,7 +180,10 @@ class Launcher:
                 just before execve. The caller closes its own.
             counts_memory: whether one of the cgroups counts memory. Where none does, the program
                 gets no memory that a look at its processes cannot see (SysV segments, memfds).
+            counts_processes: whether one of them counts processes. Where none does, the rlimit
+                alone is exact, and by it nobody but the init may count beside the program.
         """
+        self._counts_processes = counts_processes
         try:
             self._learn_of_init()
             ready = self._send_program(program, stdio, cgroup_files, counts_memory=counts_memory)
@@ -215,7 +220,11 @@ class Launcher:
         try:
             shown = tuple(_shown(mount, ready_made=self._throw_away) for mount in mounts)
             request = messages.request_of(
-                program, shown, len(cgroup_files), counts_memory=counts_memory
+                program,
+                shown,
+                len(cgroup_files),
+                counts_memory=counts_memory,
+                counts_processes=self._counts_processes,
             )
             given = [] if program.terminal is not None else [*stdio]
             if self._throw_away and self.identity is not None:
@@ -389,13 +398,16 @@ class Launcher:
 
         Where the init is dead already, the pidfd says so; this does not raise.
         """
+        if not self._counts_processes:
+            self._end_lingering()
         self._say(messages.GO)
 
     def next_event(self) -> Event | None:
         """Give the next event if there is one; never waits. Also None once the init is gone.
 
         Raises:
-            GuestError: the init said something that is not of the agreed form.
+            GuestError: a step of the init's failed, or it said something that is not of the agreed
+                form.
         """
         try:
             data, descriptors = self._receive(_socket.MSG_DONTWAIT)
@@ -405,6 +417,8 @@ class Launcher:
                 raise MessageError("an event with descriptors")
             event = messages.parse_event(data) if data else None
             self._end_lingering()
+            if isinstance(event, Failed):
+                raise GuestError(failed_words(event))
             return event
         except (BlockingIOError, ConnectionResetError):
             return None
@@ -488,6 +502,15 @@ class Launcher:
             if descriptor is not None:
                 os.close(descriptor)
         self.pidfd = self.upper = self.sockets = self.terminal = None
+
+
+def failed_words(failed: Failed) -> str:
+    """Say which step failed, and with what."""
+    words = f"{failed.step} failed"
+    if failed.errno:
+        words += f" with {errno.errorcode.get(failed.errno, failed.errno)}"
+    detail = failed.detail or (os.strerror(failed.errno) if failed.errno else "")
+    return f"{words}: {detail}" if detail else words
 
 
 def _own_child(pid: int) -> int:

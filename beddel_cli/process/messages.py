@@ -28,6 +28,7 @@ _READY = struct.Struct("<B8i?QQ")
 _EVENT = struct.Struct("<BiiQ")
 _NUMBERS = struct.Struct("<11QIIII")
 _NOT_TRIED = -1
+_MOST_ERRNO = 4096
 
 
 class MessageError(Exception):
@@ -125,6 +126,7 @@ class Request:
     mounts: tuple[Shown, ...]
     terminal: tuple[int, int] | None
     counts_memory: bool
+    counts_processes: bool
     memory_bytes: int
     cpu_ns: int
     processes: int
@@ -135,7 +137,12 @@ class Request:
 
 
 def request_of(
-    program: Program, shown: tuple[Shown, ...], cgroup_files: int, *, counts_memory: bool
+    program: Program,
+    shown: tuple[Shown, ...],
+    cgroup_files: int,
+    *,
+    counts_memory: bool,
+    counts_processes: bool,
 ) -> Request:
     """Give the request for a program. `shown` holds its workspace, if any, before its mounts."""
     has_workspace = program.workspace is not None
@@ -148,6 +155,7 @@ def request_of(
         mounts=shown[1:] if has_workspace else shown,
         terminal=program.terminal,
         counts_memory=counts_memory,
+        counts_processes=counts_processes,
         memory_bytes=program.memory_bytes,
         cpu_ns=program.cpu_ns,
         processes=program.processes,
@@ -174,7 +182,7 @@ def pack_request(request: Request) -> bytes:
         columns,
         request.terminal is not None,
         request.workspace is not None,
-        request.workspace_writable | request.counts_memory << 1,
+        request.workspace_writable | request.counts_memory << 1 | request.counts_processes << 2,
         len(request.arguments),
         len(request.environment),
         len(shown),
@@ -225,6 +233,7 @@ def parse_request(data: bytes) -> Request:
         mounts=tuple(shown),
         terminal=(numbers[7], numbers[8]) if has_terminal else None,
         counts_memory=bool(flags & 2),
+        counts_processes=bool(flags & 4),
         memory_bytes=numbers[0],
         cpu_ns=numbers[1],
         processes=numbers[2],
@@ -297,16 +306,24 @@ def parse_before_start(data: bytes) -> Born | Ready | Failed:
         if pid <= 1:
             raise MessageError(f"an init with process id {pid}")
         return Born(pid=pid, identity=identity, throw_away=throw_away)
-    if kind == FAILED and len(data) >= _FAILED.size:
-        _, errno, step = _FAILED.unpack_from(data)
-        return Failed(
-            step=step.rstrip(b"\0").decode("utf-8", "replace"),
-            errno=errno,
-            detail=data[_FAILED.size :].decode("utf-8", "replace"),
-        )
+    if kind == FAILED:
+        return _failed(data)
     if kind == READY and len(data) == _READY.size:
         return _ready(_READY.unpack(data))
     raise MessageError(f"message of type {kind} and {len(data)} bytes before the start")
+
+
+def _failed(data: bytes) -> Failed:
+    if len(data) < _FAILED.size:
+        raise MessageError(f"message of {len(data)} bytes of a step that failed")
+    _, errno, step = _FAILED.unpack_from(data)
+    if not 0 <= errno < _MOST_ERRNO:
+        raise MessageError("a failed step with a value out of range")
+    return Failed(
+        step=step.rstrip(b"\0").decode("utf-8", "replace"),
+        errno=errno,
+        detail=data[_FAILED.size :].decode("utf-8", "replace"),
+    )
 
 
 def _ready(values: tuple[int, ...]) -> Ready:
@@ -328,16 +345,18 @@ def _ready(values: tuple[int, ...]) -> Ready:
     )
 
 
-def parse_event(data: bytes) -> Event:
+def parse_event(data: bytes) -> Event | Failed:
     """Read what may come once the program was to be started.
 
     Raises:
-        MessageError: it is not an event, or has a value out of range.
+        MessageError: it is not an event nor a step that failed, or has a value out of range.
     """
+    if data[0] == FAILED:
+        return _failed(data)
     if len(data) < _EVENT.size or not STARTED <= data[0] <= ENDED:
         raise MessageError(f"message of {len(data)} bytes that is no event")
     kind, errno, status, maxrss_bytes = _EVENT.unpack_from(data)
-    if not 0 <= errno < 4096 or not 0 <= status < 1 << 16:
+    if not 0 <= errno < _MOST_ERRNO or not 0 <= status < 1 << 16:
         raise MessageError("event with a value out of range")
     return Event(
         kind=kind,
