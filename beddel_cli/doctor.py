@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from beddel_cli.job import Job
     from beddel_cli.process.launch import Launcher
-    from beddel_cli.process.program import Program
+    from beddel_cli.process.program import Program, Walls
     from beddel_cli.profile import Profile
 
 JSON_SCHEMA = "beddel-cli/doctor/v1"
@@ -217,6 +217,7 @@ def _examine_process(profile: Profile) -> Examined:
         if is_refused_by_machine(walls.failed_step, walls.failed_errno):
             fallen_from, launcher = walls, _fall_back(launcher)
             walls = launcher.prepare(*asked, **counts)
+        _raise_other_cause(walls)
         host = describe_program_host(
             walls, launcher.observe(), held, problems, fallen_from=fallen_from
         )
@@ -232,6 +233,17 @@ def _examine_process(profile: Profile) -> Examined:
         launcher.close()
         if leaf is not None:
             leaf.remove()
+
+
+def _raise_other_cause(walls: Walls) -> None:
+    if walls.failed_step is None:
+        return
+    from beddel_cli.process.failures import other_cause
+    from beddel_cli.process.machine_facts import read_caller
+
+    error = other_cause(walls, read_caller())
+    if error is not None:
+        raise error
 
 
 def _fall_back(launcher: Launcher) -> Launcher:

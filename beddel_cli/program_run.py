@@ -95,6 +95,8 @@ class ProgramRun:
         finally:
             for descriptor in files:
                 os.close(descriptor)
+        if self._walls.failed_step is not None:
+            _raise_other_cause(self._walls, job, self._opened)
         self._cgroup = _cgroup_words(held)
         return describe_program_host(
             self._walls, self._launcher.observe(), held, problems, fallen_from=self._fallen_from
@@ -226,6 +228,21 @@ def _prepare(
         counts_memory="memory" in held,
         counts_processes="pids" in held,
     )
+
+
+def _raise_other_cause(walls: Walls, job: Job, opened: Opened | None) -> None:
+    """Raise what is to be said of walls that failed, unless this machine refuses them."""
+    from beddel_cli.process.failures import other_cause
+    from beddel_cli.process.machine_facts import read_caller
+
+    shown = []
+    if opened is not None:
+        shown = list(zip(job.mounts, opened.mounts, strict=True))
+        if job.workspace is not None and opened.workspace is not None:
+            shown.append((job.workspace, opened.workspace))
+    error = other_cause(walls, read_caller(), shown)
+    if error is not None:
+        raise error
 
 
 def _may_fall_back(walls: Walls, rungs: tuple[str, ...]) -> bool:

@@ -65,8 +65,9 @@ RESERVED_TARGETS = ("/proc", "/dev", "/var/empty")
 
 MOST_TERMINALS = 64
 
-# Inodes of the store that are ours: its root, upper, work and an overlay's in it, tmp, shm.
-STORE_INODES = 7
+# Room for what we make in the store before it is counted: its folders, and those of an overlay,
+# which takes more to be mounted than it keeps.
+_BUILDING_INODES = 64
 _EMPTY = "./var/empty"
 _LOWER, _MADE, _STORE = "./.lower", "./.made", "./.store"
 # Hidden by the new root while it is built; nobody mounts from these.
@@ -244,6 +245,7 @@ def show_program(request: Request, descriptors: list[int]) -> Built:
         _show(shown, descriptor, ours)
         if shown.writable:
             writable.append(shown.target)
+    _cap_store(request)
     kernel.unmount(_STORE)
     for name in (_STORE, _LOWER, _MADE):
         os.rmdir(name)
@@ -254,11 +256,19 @@ def _make_store(request: Request) -> None:
     """Mount the one file system that takes all the program writes, with one cap for all of it."""
     for name in (_LOWER, _MADE, _STORE):
         os.mkdir(name, 0o755)
-    options = f"size={request.disk_bytes},nr_inodes={request.inodes + STORE_INODES},mode=755"
+    options = f"size={request.disk_bytes},nr_inodes={_BUILDING_INODES},mode=755"
     kernel.mount("tmpfs", _STORE, "tmpfs", NO_SUID | NO_DEVICES, options)
     for name, mode in (("upper", 0o755), ("work", 0o755), ("tmp", 0o1777), ("shm", 0o1777)):
         os.mkdir(f"{_STORE}/{name}")
         os.chmod(f"{_STORE}/{name}", mode)
+
+
+def _cap_store(request: Request) -> None:
+    """Leave exactly as many inodes as the program may have beside those that are ours."""
+    store = os.statvfs(_STORE)
+    most = store.f_files - store.f_ffree + request.inodes
+    options = f"size={request.disk_bytes},nr_inodes={most}"
+    kernel.mount("tmpfs", _STORE, "tmpfs", kernel.REMOUNT | NO_SUID | NO_DEVICES, options)
 
 
 def _show_part_of_store(name: str, path: str) -> None:

@@ -69,7 +69,7 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001
         # Whatever it was, none of these processes may go on as another one.
         text = f"{type(error).__name__}: {error}"
-        init.say(channel, messages.pack_failed(Failed("our own fault", 0, text)))
+        init.say(channel, messages.pack_failed(Failed(messages.OUR_FAULT, 0, text)))
     finally:
         os._exit(code)
 

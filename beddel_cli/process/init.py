@@ -115,7 +115,7 @@ def launch(channel: _socket.socket, supervisor: int, started_ns: int) -> None:
     except BaseException as error:  # noqa: BLE001
         # Whatever it was, a forked child must never go on as the main program.
         text = f"{type(error).__name__}: {error}"
-        say(channel, messages.pack_failed(Failed("our own fault", 0, text)))
+        say(channel, messages.pack_failed(Failed(messages.OUR_FAULT, 0, text)))
     finally:
         os._exit(code)
 

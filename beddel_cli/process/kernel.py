@@ -31,6 +31,7 @@ _CLONE_PARENT, _SIGCHLD = 0x8000, 17
 
 # mount(2)
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
+REMOUNT = 32
 _PRIVATE, _RECURSIVE = 0x40000, 0x4000
 _DETACH = 2
 # open_tree(2), mount_setattr(2), move_mount(2)

@@ -190,7 +190,7 @@ class Launcher:
         except Refused as refused:
             return self._walls(None, refused.failed)
         except MessageError as error:
-            return self._walls(None, Failed("our own fault", 0, str(error)))
+            return self._walls(None, Failed(messages.OUR_FAULT, 0, str(error)))
         return self._walls(ready, None)
 
     def _learn_of_init(self) -> None:

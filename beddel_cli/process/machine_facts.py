@@ -6,7 +6,9 @@ Sources: proc_sys_user(5), namespaces(7), proc_pid_attr(5), proc_pid_status(5).
 from __future__ import annotations
 
 import os
+import resource
 
+from beddel_cli.process.failures import Caller
 from beddel_cli.process.remedies import Facts
 
 _KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -28,6 +30,13 @@ def read_facts() -> Facts:
         seccomp_filters=_filters(),
         container=found[0] if found else _told_container(),
         root=os.geteuid() == 0,
+    )
+
+
+def read_caller() -> Caller:
+    """Give what this process may have of files and processes."""
+    return Caller(
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0], resource.getrlimit(resource.RLIMIT_NPROC)[0]
     )
 
 

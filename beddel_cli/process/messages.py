@@ -22,6 +22,9 @@ REQUEST_BYTES = 16 << 20
 # SCM_MAX_FD of the kernel.
 MAX_DESCRIPTORS = 253
 
+# The step of a failure that is nobody else's.
+OUR_FAULT = "our own fault"
+
 _BORN = struct.Struct("<BiQ?")
 _FAILED = struct.Struct("<Bi32s")
 _READY = struct.Struct("<B8i?QQ")

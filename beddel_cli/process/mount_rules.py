@@ -36,7 +36,13 @@ _NAME_BYTES = 255
 RESERVED_TARGETS = (
     *("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/etc", "/run", "/tmp"),  # noqa: S108
     *("/lib", "/lib32", "/lib64", "/libx32"),
+    # Empty, and a link to /tmp; then what walls are built with.
+    *("/var/empty", "/var/tmp", "/.lower", "/.made", "/.store"),  # noqa: S108
 )
+# One message carries them all, and no more than 253 descriptors: SCM_MAX_FD of the kernel.
+MOST_SHOWN = 200
+# Folders made to mount on; the root that is built holds two thousand files and folders.
+_MOST_FOLDERS = 1000
 _KERNEL_FOLDERS = ("/proc", "/sys", "/dev", "/run")
 # Changing anything in these changes the machine; in the others only what is directly in them is
 # everybody's, and a folder of one program beneath is that program's matter.
@@ -236,6 +242,21 @@ def check_requests(requests: Sequence[MountRequest]) -> None:
         JobError, UsageError: a target is something else, or lies in another; which one, by who
             asks for it.
     """
+    if len(requests) > MOST_SHOWN:
+        raise _wrong(
+            f"{len(requests)} mounts are too many for one program",
+            requests[MOST_SHOWN].place,
+            expected=f"at most {MOST_SHOWN}, the workspace counted",
+            got=str(len(requests)),
+        )
+    folders = sum(request.target.count("/") for request in requests)
+    if folders > _MOST_FOLDERS:
+        raise _wrong(
+            "the targets of all mounts are too deep",
+            requests[-1].place,
+            expected=f"at most {_MOST_FOLDERS} folders on the way to them together",
+            got=str(folders),
+        )
     for index, request in enumerate(requests):
         _check_source_text(request.source, request.place)
         _check_target(request.target, request.place)
@@ -426,6 +447,8 @@ def target_problem(target: str) -> str | None:
     for reserved in RESERVED_TARGETS:
         if beneath(target, reserved):
             return f"{reserved} is the sandbox's own"
+        if beneath(reserved, target):
+            return f"{reserved} in it is the sandbox's own"
     return None
 
 

@@ -199,7 +199,8 @@ ALLOWED: dict[str, set[str]] = {
     "process.mount_sources": {*BOTTOM, "process.mount_rules", "process.program"},
     "process.collect_rules": {"record"},
     "process.remedies": {"record"},
-    "process.machine_facts": {"process.remedies"},
+    "process.machine_facts": {"process.failures", "process.remedies"},
+    "process.failures": {"errors", "record", "process.messages"},
     "program_host": {"host", "process.machine_facts", "process.remedies"},
     "doctor": {
         *(*BOTTOM, "__init__", "guests", "host", "job", "limits", "plan", "profile"),
