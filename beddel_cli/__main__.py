@@ -46,6 +46,8 @@ def _give_up(error: OSError | MemoryError | ImportError | SystemError) -> int:
         why = f"cannot go on: {error}"
     elif isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
         why = "out of memory"
+    elif error.errno == errno.EMFILE:
+        why = "this process may have too few open files; try it after: ulimit -n 1024"
     elif error.filename is not None:
         why = f"{error.filename!r}: {error.strerror}"
     else:

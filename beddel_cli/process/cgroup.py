@@ -505,7 +505,7 @@ def _make_in(
     """Make a leaf in one hierarchy and set its limits; what worked is added to `held`."""
     folder = f"{parent}/{name}"
     try:
-        os.mkdir(folder, 0o755)
+        _make_folder(folder)
     except OSError as error:
         problems += [Problem(each, folder, error.errno or 0) for each in sorted(controllers)]
         return
@@ -525,6 +525,15 @@ def _make_in(
         worked = True
     if not worked:
         _remove(folder, (0,))
+
+
+def _make_folder(path: str) -> None:
+    # The caller's umask may deny us what we make ourselves.
+    before = os.umask(0o022)
+    try:
+        os.mkdir(path, 0o755)
+    finally:
+        os.umask(before)
 
 
 def _limit_extras(version: int, folder: str, asked: Asked) -> Iterator[Problem]:

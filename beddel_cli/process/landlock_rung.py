@@ -88,7 +88,8 @@ class GuardedLauncher(Launcher):
             lease_out, lease_in = os.pipe()
             keeper = _spawn(theirs.fileno(), lease_out, path, started_ns)
         except OSError as error:
-            raise GuestError(f"cannot start a guardian: {error.strerror}") from error
+            hint = "ulimit -n 1024" if error.errno == errno.EMFILE else None
+            raise GuestError(f"cannot start a guardian: {error.strerror}", hint=hint) from error
         theirs.close()
         os.close(lease_out)
         return cls(keeper, ours, lease_in, path)
@@ -101,6 +102,8 @@ class GuardedLauncher(Launcher):
         *,
         counts_memory: bool,
     ) -> Ready:
+        # The caller's may deny us what we make ourselves.
+        before = os.umask(0o022)
         try:
             self._scratch = scratch = make(self._path, self.identity if self._throw_away else None)
             self.upper = os.dup(scratch.workspace)
@@ -108,6 +111,8 @@ class GuardedLauncher(Launcher):
             self.meter = ScratchMeter(scratch, program.disk_bytes, program.inodes)
         except OSError as error:
             raise Refused("scratch folder", error.errno or errno.EIO, str(error)) from error
+        finally:
+            os.umask(before)
         shown = tuple(_as_it_lies(mount) for mount in program.mounts)
         described = changed(
             program,
