@@ -20,7 +20,7 @@ from beddel_cli.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from beddel_cli.job import Job
@@ -210,13 +210,11 @@ def _examine_process(profile: Profile) -> Examined:
         )
         held = leaf.held if leaf is not None else {}
         files = leaf.open_procs() if leaf is not None else ()
-        asked = (_harmless_program(limits), (nowhere,) * 3, files)
-        counts = {"counts_memory": "memory" in held, "counts_processes": "pids" in held}
-        walls = launcher.prepare(*asked, **counts)
+        walls = _prepare(launcher, limits, nowhere, files, held)
         fallen_from = None
         if is_refused_by_machine(walls.failed_step, walls.failed_errno):
             fallen_from, launcher = walls, _fall_back(launcher)
-            walls = launcher.prepare(*asked, **counts)
+            walls = _prepare(launcher, limits, nowhere, files, held)
         _raise_other_cause(walls)
         host = describe_program_host(
             walls, launcher.observe(), held, problems, fallen_from=fallen_from
@@ -233,6 +231,22 @@ def _examine_process(profile: Profile) -> Examined:
         launcher.close()
         if leaf is not None:
             leaf.remove()
+
+
+def _prepare(
+    launcher: Launcher,
+    limits: Limits,
+    nowhere: int,
+    files: tuple[int, ...],
+    held: Mapping[str, int],
+) -> Walls:
+    return launcher.prepare(
+        _harmless_program(limits),
+        (nowhere,) * 3,
+        files,
+        counts_memory="memory" in held,
+        counts_processes="pids" in held,
+    )
 
 
 def _raise_other_cause(walls: Walls) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from beddel_cli.errors import ReceiptWriteError
     from beddel_cli.host import Host
     from beddel_cli.job import Job
     from beddel_cli.limits import Limits
@@ -129,6 +130,7 @@ class Execution:
         clock_us, seed: what an isolate was started with.
         snapshot: an isolate's linear memory at the end, where it was asked for.
         collected: what a program left in its workspace, where it was asked for.
+        problem: why not all of that could be written, to be told once there is a receipt.
     """
 
     outcome: Outcome
@@ -137,6 +139,7 @@ class Execution:
     seed: int | None = None
     snapshot: bytes | None = None
     collected: Collection | None = None
+    problem: ReceiptWriteError | None = None
 
 
 class Terminated(BaseException):

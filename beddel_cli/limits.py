@@ -127,8 +127,7 @@ def parse_limit(field: LimitField, value: object) -> int:
     if not least <= number <= _LARGEST[field.kind]:
         raise JobError(
             f"{field.key} is out of range: {value!r}",
-            expected=f"{format_limit(field, least)} to "
-            f"{format_limit(field, _LARGEST[field.kind])}",
+            expected=f"{format_limit(field, least)} to {format_limit(field, _LARGEST[field.kind])}",
             got=str(value),
         )
     return number

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from beddel_cli.errors import ReceiptWriteError
     from beddel_cli.execution import Asked
     from beddel_cli.host import Host
     from beddel_cli.job import Job
@@ -142,19 +143,37 @@ class ProgramRun:
 
             setup_ns = self._known_walls().setup_ns
             outcome = judge_program(plan, job.command[0], setup_ns, answer)
-            return Execution(outcome, given, collected=self._collect(plan, asked, outcome))
+            collected, problem = self._collect(plan, asked, outcome)
+            return Execution(outcome, given, collected=collected, problem=problem)
         except BaseException:
             inbox.release()
             raise
 
-    def _collect(self, plan: Plan, asked: Asked, outcome: Outcome) -> Collection | None:
-        """Take what the program left in its workspace, whatever its ending was."""
+    def _collect(
+        self, plan: Plan, asked: Asked, outcome: Outcome
+    ) -> tuple[Collection | None, ReceiptWriteError | None]:
+        """Take what the program left in its workspace, whatever its ending was.
+
+        The program has run: where its files cannot be written, it has its receipt all the same.
+        """
+        from beddel_cli.errors import ReceiptWriteError
+
+        if self._results is None and not asked.write_back:
+            return None, None
+        from beddel_cli.process.collect import NotAllWrittenError
+
+        try:
+            return self._take(plan, asked, outcome), None
+        except NotAllWrittenError as error:
+            return error.collection, error
+        except ReceiptWriteError as error:
+            return None, error
+
+    def _take(self, plan: Plan, asked: Asked, outcome: Outcome) -> Collection | None:
         upper, workspace = self._launcher.upper, None
         if self._opened is not None and self._opened.workspace is not None:
             workspace = self._opened.workspace
         if upper is None or outcome.program is None or outcome.program.fault is not None:
-            return None
-        if self._results is None and not asked.write_back:
             return None
         from beddel_cli.process.collect import collect_results, write_back
         from beddel_cli.process.collect_rules import Caps

@@ -13,7 +13,7 @@ from time import gmtime, monotonic_ns, process_time_ns, strftime, time_ns
 
 from beddel_cli import __version__
 from beddel_cli.asked_job import check_outputs, load_asked_job
-from beddel_cli.errors import LedgerError, RefusedError
+from beddel_cli.errors import LedgerError, ReceiptWriteError, RefusedError
 from beddel_cli.execution import PROOF_SUFFIX, Terminated
 from beddel_cli.record import changed, record
 
@@ -349,6 +349,8 @@ def _sign_and_write(
     write_whole(proof_path, proof, 0o600, synced=False)
     captured_path = _write_capture(run, receipt_path)
     _write_further(asked, run, statement, signature, snapshot)
+    if ending.execution is not None and ending.execution.problem is not None:
+        raise _with_receipt(ending.execution.problem, ending.outcome, receipt_path)
     return Finished(
         run_id=run.run_id,
         tenant=asked.tenant,
@@ -411,6 +413,18 @@ def _log_end(
             expected=error.expected,
             got=error.got,
         )
+
+
+def _with_receipt(
+    problem: ReceiptWriteError, outcome: Outcome, receipt_path: str
+) -> ReceiptWriteError:
+    """Give what could not be written, and where it stands how far that came."""
+    reason = f", {outcome.reason}" if outcome.reason else ""
+    return ReceiptWriteError(
+        f"the run ended ({outcome.status}{reason}) and not all that it left could be written: "
+        f"{problem.message}; its receipt {receipt_path!r} says what was",
+        hint=problem.hint,
+    )
 
 
 def _write_capture(run: Run, receipt_path: str) -> str | None:

@@ -89,6 +89,23 @@ class Collection:
     total_bytes: int
 
 
+class NotAllWrittenError(ReceiptWriteError):
+    """Something could not be written back; `collection` says what was, and what was not."""
+
+    def __init__(self, message: str, *, hint: str | None, collection: Collection) -> None:
+        super().__init__(message, hint=hint)
+        self.collection = collection
+
+
+class _CutShort(OSError):
+    """Copying failed at `path`; `collection` is what came of it until then."""
+
+    def __init__(self, error: OSError, path: tuple[bytes, ...], collection: Collection) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.path = path
+        self.collection = collection
+
+
 @record
 class ResultsPlace:
     """Where `--results` go: a folder that is open, and the name in it that is to be made.
@@ -222,7 +239,8 @@ def write_back(
         before: what was in `upper` when the program started, where it is a copy and no overlay.
 
     Raises:
-        ReceiptWriteError: it could not be written; what was written until then stays.
+        NotAllWrittenError: something could not be written; what was written until then stays.
+        ReceiptWriteError: what the program left cannot be read.
     """
     lower = workspace if before is None else None
     selection = _selected(upper, lower, caps, before)
@@ -232,6 +250,9 @@ def write_back(
             return _copy_all(upper, selection, _ExistingTree(folder))
         finally:
             os.close(folder)
+    except _CutShort as short:
+        message, hint = explain_write(os.path.join(path, *map(os.fsdecode, short.path)), short)
+        raise NotAllWrittenError(message, hint=hint, collection=short.collection) from short
     except OSError as error:
         message, hint = explain_write(os.path.join(path, "."), error)
         raise ReceiptWriteError(message, hint=hint) from error
@@ -461,38 +482,73 @@ class _ExistingTree:
 
 
 def _copy_all(upper: int, selection: Selection, tree: _NewTree | _ExistingTree) -> Collection:
-    """Copy what is selected, with one open folder on both sides for each level."""
-    files: list[CollectedFile] = []
-    skipped = list(selection.skipped)
-    folders = 0
+    """Copy what is selected, with one open folder on both sides for each level.
+
+    Raises:
+        _CutShort: something could not be written.
+    """
+    taken = _Taken(selection)
     trail = _Trail(upper, tree)
+    left = list(selection.taken)
+    at: tuple[bytes, ...] = ()
     try:
-        for found in selection.taken:
-            trail.go_to(found.path[:-1])
-            if trail.blocked(found.path):
-                continue
-            if found.kind == FOLDER:
-                problem = trail.enter(found)
-                folders += problem is None
-            else:
-                answer = trail.copy(found)
-                problem = answer if isinstance(answer, str) else None
-                if isinstance(answer, CollectedFile):
-                    files.append(answer)
-            if problem is not None:
-                skipped.append(Skipped(b"/".join(found.path), problem))
+        while left:
+            at = left[0].path
+            trail.go_to(at[:-1])
+            if not trail.blocked(at):
+                taken.take(trail, left[0])
+            del left[0]
         trail.go_to(())
+    except OSError as error:
+        with suppress(OSError):  # folders that we made get their mode all the same
+            trail.go_to(())
+        why = os.strerror(error.errno or 0)
+        for found in left:
+            taken.skip(found, why if found.path == at else f"not reached: {why} before it")
+        raise _CutShort(error, at, taken.collection()) from error
     finally:
         trail.close()
-    files.sort(key=lambda file: file.path)
-    return Collection(
-        files=tuple(files),
-        folders=folders,
-        deleted=tuple(sorted(selection.deleted, key=lambda item: item.path)),
-        skipped=tuple(sorted(skipped, key=lambda item: item.path)),
-        complete=selection.complete and len(skipped) == len(selection.skipped),
-        total_bytes=sum(file.size for file in files),
-    )
+    return taken.collection()
+
+
+class _Taken:
+    """What was copied so far, and what was not."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._files: list[CollectedFile] = []
+        self._skipped = list(selection.skipped)
+        self._folders = 0
+
+    def take(self, trail: _Trail, found: Found) -> None:
+        """Copy one file, or make one folder and go into it."""
+        if found.kind == FOLDER:
+            problem = trail.enter(found)
+            self._folders += problem is None
+        else:
+            answer = trail.copy(found)
+            problem = answer if isinstance(answer, str) else None
+            if isinstance(answer, CollectedFile):
+                self._files.append(answer)
+        if problem is not None:
+            self.skip(found, problem)
+
+    def skip(self, found: Found, why: str) -> None:
+        """Note that something is left out."""
+        self._skipped.append(Skipped(b"/".join(found.path), why))
+
+    def collection(self) -> Collection:
+        """Give all of it, sorted."""
+        files = sorted(self._files, key=lambda file: file.path)
+        return Collection(
+            files=tuple(files),
+            folders=self._folders,
+            deleted=tuple(sorted(self._selection.deleted, key=lambda item: item.path)),
+            skipped=tuple(sorted(self._skipped, key=lambda item: item.path)),
+            complete=self._selection.complete
+            and len(self._skipped) == len(self._selection.skipped),
+            total_bytes=sum(file.size for file in files),
+        )
 
 
 class _Trail:

@@ -93,7 +93,8 @@ def _used_up(step: str, number: int, caller: Caller) -> tuple[str, str] | None:
         return "there is too little memory", "run it again when there is more"
     if number == errno.EAGAIN and step in ("start", "init", "guardian", "mapped mounts"):
         return (
-            f"this user, or the container, has too many processes (ulimit -u is {caller.processes})",
+            "this user, or the container, has too many processes (ulimit -u gives "
+            f"{caller.processes})",
             "end some, or ulimit -u unlimited",
         )
     return None

@@ -64,6 +64,7 @@ class GuardedLauncher(Launcher):
         self._copied: Copied | None = None
         # It changes files by name for a program that may not.
         self.works_for_program = True
+        self.held_by = "the guardian of the program"
         self._keeper = keeper
         self._lease: int | None = lease
         self._path = path

@@ -100,6 +100,7 @@ class Launcher:
         sockets: a socket that lists the sockets of the program's network namespace, None until the
             walls stand.
         terminal: master of the program's terminal, None without one.
+        held_by: who holds the program, in words.
         works_for_program: whether what the init spends from then on is spent for the program.
         setup_cpu_ns: what the process that the program will be has spent before that.
         meter: measures what the program writes, where it has no file system of its own.
@@ -112,6 +113,7 @@ class Launcher:
         self.upper: int | None = None
         self.sockets: int | None = None
         self.terminal: int | None = None
+        self.held_by = "the init of the sandbox"
         self.works_for_program = False
         self.setup_cpu_ns = 0
         self.meter: ScratchMeter | None = None
@@ -423,7 +425,7 @@ class Launcher:
         except (BlockingIOError, ConnectionResetError):
             return None
         except MessageError as error:
-            raise GuestError(f"the sandbox's init is not ours: {error}") from error
+            raise GuestError(f"{self.held_by} is not ours: {error}") from error
 
     def terminate(self) -> None:
         """Send SIGTERM (then SIGCONT) to every process of the program. Never raises when gone."""

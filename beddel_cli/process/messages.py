@@ -354,7 +354,7 @@ def parse_event(data: bytes) -> Event | Failed:
     Raises:
         MessageError: it is not an event nor a step that failed, or has a value out of range.
     """
-    if data[0] == FAILED:
+    if data[:1] == bytes([FAILED]):
         return _failed(data)
     if len(data) < _EVENT.size or not STARTED <= data[0] <= ENDED:
         raise MessageError(f"message of {len(data)} bytes that is no event")

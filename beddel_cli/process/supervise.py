@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         @property
         def works_for_program(self) -> bool: ...
         @property
+        def held_by(self) -> str: ...
+        @property
         def setup_cpu_ns(self) -> int: ...
         @property
         def meter(self) -> ScratchMeter | None: ...
@@ -215,7 +217,8 @@ class _Run:
         if self._meters.ran_out_of_memory():
             self._end(limit="memory")
         if self._status is None and self._start_errno is None and not self._ending:
-            self._end(fault="the init of the sandbox died before it could say how the program did")
+            held_by = self._launcher.held_by
+            self._end(fault=f"{held_by} died before it could say how the program did")
 
     def _turn(self) -> None:
         for descriptor, mask in self._wait(self._due_ms()):

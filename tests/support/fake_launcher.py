@@ -53,6 +53,7 @@ class FakeLauncher:
         self.terminal: int | None = None
         self.meter = None
         self.works_for_program = False
+        self.held_by = "the init of the sandbox"
         self.setup_cpu_ns = 0
         slave = -1
         if terminal:

@@ -143,6 +143,7 @@ ALLOWED: dict[str, set[str]] = {
             "process.filter",
             "process.kernel",
             "process.messages",
+            "record",
         ),
         *("process.rights", "process.sockets"),
     },
@@ -207,7 +208,7 @@ ALLOWED: dict[str, set[str]] = {
         *("isolate.supervisor", "isolate.engine_settings", "program_host"),
         *("process.cgroup", "process.landlock_rung", "process.landlock_terms"),
         *("files", "home", "process.launch", "process.mount_sources", "process.program"),
-        "render",
+        *("process.failures", "process.machine_facts", "render"),
     },
     "process.collect": {"leftovers", *BOTTOM, "home", "process.collect_rules"},
     "process.visible_sink": {"terminal"},
@@ -231,6 +232,7 @@ ALLOWED: dict[str, set[str]] = {
         *("process.landlock_rung", "process.landlock_terms"),
         *("process.mount_sources", "process.outer_terminal", "process.signals"),
         *("process.streams", "process.supervise", "process.visible_sink"),
+        *("process.failures", "process.machine_facts"),
     },
 }
 STARTERS = {
@@ -254,7 +256,7 @@ PURE = (
     *("repetition", "replay", "salted_digest", "capture"),
     *("process.mount_rules", "process.collect_rules", "process.remedies", "process.program"),
     *("log.merkle", "log.checkpoint", "log.log_entry", "log.audit", "render_audit"),
-    *("process.landlock_terms",),
+    *("process.landlock_terms", "process.failures"),
     *("offer", "program_offer", "figures", "render_program", "program_outcome"),
     *(
         "trust.instants",

@@ -113,6 +113,7 @@ REQUESTS = st.builds(
     mounts=st.lists(SHOWN, max_size=3).map(tuple),
     terminal=st.none() | st.tuples(st.integers(0, 999), st.integers(0, 999)),
     counts_memory=st.booleans(),
+    counts_processes=st.booleans(),
     memory_bytes=NUMBER,
     cpu_ns=NUMBER,
     processes=NUMBER,
@@ -179,6 +180,8 @@ def test_messages_with_values_out_of_range_are_refused() -> None:
     event = Event(kind=messages.ENDED, errno=0, status=256, maxrss_bytes=1 << 20, detail="")
     packed = messages.pack_event(event)
     assert messages.parse_event(packed) == event
+    failed = Failed("start", 11, "Resource temporarily unavailable")
+    assert messages.parse_event(messages.pack_failed(failed)) == failed
     for bad in (b"\x01" + packed[1:], packed[:-1], b"", b"\x08" + packed[1:]):
         with pytest.raises(MessageError):
             messages.parse_event(bad)
