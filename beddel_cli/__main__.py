@@ -48,6 +48,8 @@ def _give_up(error: OSError | MemoryError | ImportError | SystemError) -> int:
         why = "out of memory"
     elif error.errno == errno.EMFILE:
         why = "this process may have too few open files; try it after: ulimit -n 1024"
+    elif error.errno == errno.ENOENT and error.filename is None:
+        why = "the current folder is gone: change into one that is there"
     elif error.filename is not None:
         why = f"{error.filename!r}: {error.strerror}"
     else:

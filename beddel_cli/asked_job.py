@@ -28,13 +28,14 @@ def check_outputs(asked: Asked, job: Job) -> None:
     from beddel_cli.profile import is_path
 
     inputs = (
-        ("the job", asked.job),
+        ("the job", None if asked.command else asked.job),
         ("the input", asked.input),
         ("the profile", asked.profile if is_path(asked.profile) else None),
         ("the signing key", asked.signing_key),
         ("the job's code", job.code_place.file if job.code_file else None),
     )
     home = os.path.realpath(locate(os.environ).home)
+    results = None if asked.results is None else os.path.realpath(asked.results)
     taken = {os.path.realpath(path): what for what, path in inputs if path and path != "-"}
     for flag, path in (
         ("--receipt", asked.receipt),
@@ -47,9 +48,14 @@ def check_outputs(asked: Asked, job: Job) -> None:
     ):
         if path is None:
             continue
-        if path == "-":
-            raise UsageError(f"{flag} needs the name of a file", got="-")
+        if path in ("", "-"):
+            raise UsageError(f"{flag} needs the name of a file", got=repr(path))
         real = os.path.realpath(path)
+        if results is not None and (real + "/").startswith(results.rstrip("/") + "/"):
+            raise UsageError(
+                f"{flag} {path!r} lies in --results {asked.results!r}, which the program fills",
+                expected="a file beside it",
+            )
         for folder in ("keys", "logs"):
             if os.path.dirname(real) == os.path.join(home, folder):
                 raise UsageError(f"{flag} {path!r} would write among the {folder}")

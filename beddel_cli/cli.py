@@ -26,7 +26,16 @@ from beddel_cli.commands.run_command import (
 )
 from beddel_cli.commands.verify_command import verify
 from beddel_cli.errors import BeddelError, UsageError
-from beddel_cli.options import DEFAULT_PROFILE, FLAG, MANY, OPTIONS, PLAN_OPTIONS, RUNTIME, Option
+from beddel_cli.options import (
+    DEFAULT_PROFILE,
+    FLAG,
+    MANY,
+    OPTIONS,
+    PLAN_OPTIONS,
+    RUNTIME,
+    Option,
+    given_twice,
+)
 from beddel_cli.render import error_text, json_of_error
 from beddel_cli.render_explain import (
     EXIT_COULD_NOT_TELL,
@@ -95,6 +104,10 @@ def _command() -> Any:
 
 def _dispatch(arguments: Sequence[str], runs: bool) -> int:
     try:
+        if list(arguments[:1]) in (["run"], ["exec"], ["explain"]):
+            twice = given_twice(arguments)
+            if twice is not None:
+                raise UsageError(f"{twice} is given twice", expected="one value")
         result = _command().main(list(arguments), prog_name="beddel-cli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except TyperException as problem:

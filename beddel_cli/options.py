@@ -157,6 +157,30 @@ def parse_plain_exec(arguments: Sequence[str]) -> tuple[tuple[str, ...], Values]
     return (command, values) if command and command[0] else None
 
 
+def given_twice(arguments: Sequence[str]) -> str | None:
+    """Give the option with one value that `run`, `exec` or `explain` is given twice, if there is.
+
+    Reads as far as it knows the words: the rest is Typer's to judge.
+    """
+    known = _BY_EXEC_SPELLING if arguments[:1] == ["exec"] else _BY_SPELLING
+    words, seen = list(arguments[1:]), set[str]()
+    while words and words[0] != "--":
+        name, equals, _ = words.pop(0).partition("=")
+        option = known.get(name)
+        if option is None:
+            if name.startswith("-") and name != "-" or arguments[:1] == ["exec"]:
+                return None
+            continue
+        if option.kind == FLAG:
+            continue
+        if option.kind == VALUE and option.field in seen:
+            return name
+        seen.add(option.field)
+        if not equals:
+            del words[:1]
+    return None
+
+
 def _take_option(
     words: list[str], known: dict[str, Option], values: Values, seen: set[str]
 ) -> bool:

@@ -42,6 +42,10 @@ def with_command_line(job: Job, asked: Asked, environ: Mapping[str, str]) -> Job
         workspace = parse_workspace(asked.workspace)
     if asked.write_back and workspace is None:
         raise UsageError("--write-back needs a workspace to write to", hint="--workspace DIR")
+    if asked.write_back and workspace is not None and not workspace.writable:
+        raise UsageError(
+            "--write-back needs a workspace that the program may write to, and this one is ro"
+        )
     if asked.write_back and asked.results is not None:
         raise UsageError("--write-back and --results are two places for the same files")
     if asked.mounts:
@@ -71,6 +75,11 @@ def _environment(
                     hint=f"--env {name}=VALUE sets one",
                 )
             value = environ[name]
+        try:
+            f"{name}={value}".encode()
+        except UnicodeEncodeError:
+            # A receipt tells names, and no reader of JSON takes one that is no text.
+            raise UsageError(f"not valid UTF-8 in --env: {f'{name}={value}'!r}") from None
         found[name] = value
     return tuple(found.items())
 

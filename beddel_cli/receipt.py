@@ -93,6 +93,7 @@ class Run:
         wishes: what the command line asked for.
         input_given: the input is not the job's own alone: the command line gave or set it.
         replay_of: hex SHA-256 of the statement whose run this one repeats, None for any other.
+        not_written: why what it left could not be written, or not all of it.
         captured: what is kept of the output in a file beside the receipt.
         salt: what the digests of the job's own data are salted with, None for plain ones.
         recorded_start: clock and seed are those of the run that is repeated.
@@ -116,6 +117,7 @@ class Run:
     sandbox: Sandbox | None
     shown: tuple[Shown, ...]
     collected: Collection | None
+    not_written: str | None
     plan: Plan | None
     wishes: Wishes
     input_given: bool
@@ -234,6 +236,7 @@ def _predicate(run: Run) -> dict[str, Any]:
         "console": None if run.job.runtime == "process" else _console(run),
         "streams": _streams(run),
         "files": _files(run),
+        **_not_written(run),
         "heapSnapshot": None
         if run.snapshot_digest is None
         else {"digest": digest_set(run.snapshot_digest, run.salt), "bytes": run.snapshot_bytes},
@@ -443,6 +446,15 @@ def _files(run: Run) -> list[dict[str, Any]]:
         }
         for file in run.collected.files
     ]
+
+
+def _not_written(run: Run) -> dict[str, Any]:
+    """Give what failed to be written and why, in a receipt of a run where something did."""
+    if run.not_written is None:
+        return {}
+    skipped = () if run.collected is None else run.collected.skipped
+    files = [{"path": _name(each.path), "why": each.reason} for each in skipped]
+    return {"notWritten": {"why": run.not_written, "files": files}}
 
 
 def _console(run: Run) -> dict[str, Any]:

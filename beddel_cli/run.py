@@ -415,6 +415,14 @@ def _log_end(
         )
 
 
+def _not_written(execution: Execution | None) -> str | None:
+    """Say why not all could be written, without the names that this machine has for it."""
+    if execution is None or execution.problem is None:
+        return None
+    cause = execution.problem.__cause__
+    return os.strerror(cause.errno or 0) if isinstance(cause, OSError) else "it cannot be read"
+
+
 def _with_receipt(
     problem: ReceiptWriteError, outcome: Outcome, receipt_path: str
 ) -> ReceiptWriteError:
@@ -473,6 +481,7 @@ def _describe(
         sandbox=held if isinstance(held, Sandbox) else None,
         shown=ending.runtime.shown(),
         collected=None if execution is None else execution.collected,
+        not_written=_not_written(execution),
         plan=ending.plan,
         wishes=Wishes(asked.limits, asked.tier),
         input_given=asked.input is not None or bool(asked.settings),

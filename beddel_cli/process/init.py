@@ -589,6 +589,8 @@ def _execute(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
     A name without a slash is looked for in PATH, as execvp(3) does.
     """
     name = arguments[0]
+    if not name:
+        return errno.ENOENT
     folders = environment.get("PATH", DEFAULT_PATH).split(":")
     candidates = [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in folders]
     code = errno.ENOENT

@@ -203,6 +203,7 @@ def _open(
             judge_reach(request, source.path, own, allowed, changes=changes)
         closed = [each for each in protected if changes or not each.may_be_read]
         (judge_workspace if is_workspace else judge_source)(request, source, closed)
+        _check_readable(request, source, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -213,6 +214,19 @@ def _open(
         writable=request.writable,
         folder=source.kind == "folder",
     )
+
+
+def _check_readable(request: MountRequest, source: Source, descriptor: int) -> None:
+    """Let only a file pass whose bytes we may read: they are digested, and shown by our rights.
+
+    Raises:
+        RefusedError: we may not.
+    """
+    if source.kind != "file" or os.access(
+        f"/proc/self/fd/{descriptor}", os.R_OK, effective_ids=True
+    ):
+        return
+    raise refused(request, f"user {os.geteuid()} may not read it", "name a file that you may read")
 
 
 def _start(request: MountRequest, reach: Reach) -> int:
