@@ -168,7 +168,7 @@ def given_twice(arguments: Sequence[str]) -> str | None:
         name, equals, _ = words.pop(0).partition("=")
         option = known.get(name)
         if option is None:
-            if name.startswith("-") and name != "-" or arguments[:1] == ["exec"]:
+            if (name.startswith("-") and name != "-") or arguments[:1] == ["exec"]:
                 return None
             continue
         if option.kind == FLAG:

@@ -75,6 +75,7 @@ class Supervised:
     upper: int | None = None
     terminal: int | None = None
     silent: bool = False
+    held_by: str = "the init of the sandbox"
     while_ready: Callable[[FakeLauncher], None] | None = None
     disk_bytes: int = 256 * MIB
     inodes: int = 1000
@@ -126,7 +127,7 @@ class Supervised:
     def _fake(
         self, command: Sequence[str], ends: tuple[int, ...], joins: tuple[int, ...]
     ) -> FakeLauncher:
-        return FakeLauncher(
+        fake = FakeLauncher(
             command,
             ends,
             cgroup_files=joins,
@@ -135,6 +136,8 @@ class Supervised:
             silent=self.silent,
             processes=self.limits.processes,
         )
+        fake.held_by = self.held_by
+        return fake
 
     def _walled(
         self,
@@ -153,7 +156,9 @@ class Supervised:
             inodes=self.inodes,
         )
         given = (ends[0], ends[1], ends[2]) if ends else (0, 1, 2)
-        walls = started.prepare(described, given, joins, counts_memory=self.leaf)
+        walls = started.prepare(
+            described, given, joins, counts_memory=self.leaf, counts_processes=self.leaf
+        )
         assert walls.failed_step is None, walls
         return started
 

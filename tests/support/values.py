@@ -217,7 +217,6 @@ def finished(outcome: Outcome, **changes: Any) -> Finished:
         captured_path=None,
         snapshot_path=None,
         collected=None,
-        not_written=None,
         results_path=None,
         wall_ns=20_000_000,
         cpu_ns=15_000_000,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beddel_cli import cli
 from beddel_cli.limits import FIELDS
-from beddel_cli.options import FLAG, OPTIONS, defaults, parse_plain
+from beddel_cli.options import FLAG, OPTIONS, defaults, given_twice, parse_plain
 
 Reading = tuple[str, dict[str, Any]] | None
 
@@ -141,3 +141,20 @@ def test_every_limit_has_its_flag() -> None:
     flags = {"--" + field.key.replace("_", "-") for field in FIELDS}
     assert flags <= set(SPELLINGS)
     assert len(SPELLINGS) == len(set(SPELLINGS))
+
+
+@pytest.mark.parametrize(
+    ("words", "twice"),
+    [
+        ("run job.yaml --timeout 1s --timeout=2s", "--timeout"),
+        ("explain --memory=1MiB job.yaml --memory 2MiB", "--memory"),
+        ("exec --workspace a --workspace b -- x", "--workspace"),
+        ("exec --workspace a -- --workspace b --workspace c", None),
+        ("exec --workspace a x --workspace b --workspace c", None),
+        ("run job.yaml --mount a:/a --mount b:/b -q -q", None),
+        ("run job.yaml --input --input", None),
+        ("run job.yaml --unknown --timeout 1s --timeout 1s", None),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(words: str, twice: str | None) -> None:
+    assert given_twice(words.split()) == twice

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
+import signal
+import socket
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beddel_cli.process import filesystem, messages, rights
+from beddel_cli.process import filesystem, init, kernel, messages, rights
 from beddel_cli.process.init import choose_identity, parse_id_map
 from beddel_cli.process.messages import Born, Event, Failed, MessageError, Ready, Request, Shown
 
@@ -187,3 +190,51 @@ def test_messages_with_values_out_of_range_are_refused() -> None:
             messages.parse_event(bad)
     with pytest.raises(MessageError, match="out of range"):
         messages.parse_event(messages.pack_event(Event(messages.ENDED, 0, 1 << 16, 0, "")))
+
+
+def test_a_first_process_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_process() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", no_process)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    wake, said = init._make_wake(), os.pipe()
+    before = signal.getsignal(signal.SIGCHLD), signal.set_wakeup_fd(-1)
+    try:
+        init._serve(theirs, None, wake, said)  # type: ignore[arg-type]
+        told = messages.parse_event(ours.recv(messages.MESSAGE_BYTES))
+    finally:
+        signal.signal(signal.SIGCHLD, before[0])
+        signal.set_wakeup_fd(before[1])
+        for each in (*wake, *said):
+            os.close(each)
+        ours.close()
+        theirs.close()
+    assert told == Event(messages.FAULT, errno.EAGAIN, 0, 0, "its first process")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM, errno.E2BIG])
+def test_rules_that_cannot_be_made_are_no_missing_landlock(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: object = None) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def missing() -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(kernel, "prctl", lambda *_: 0)
+    monkeypatch.setattr(rights, "_lower", lambda _: None)
+    monkeypatch.setattr(kernel, "landlock_abi", lambda: 7)
+    limits = rights.Limits(16, 64, 1 << 20, 11, None)
+    with pytest.raises(rights.StepError) as caught:
+        rights.give_up_by(limits, lambda: None, fail, lambda: None)
+    assert (caught.value.step, caught.value.errno) == ("landlock", number)
+    if number != errno.EACCES:
+        with pytest.raises(rights.StepError) as caught:
+            rights.give_up_by(limits, lambda: None, lambda _: None, fail)
+        assert (caught.value.step, caught.value.errno) == ("seccomp", number)
+    # The control: a kernel that has none says so, and that is for the plan to judge.
+    monkeypatch.setattr(kernel, "landlock_abi", missing)
+    given = rights.give_up_by(limits, lambda: None, fail, lambda: None)
+    assert (given.landlock, given.seccomp) == (errno.ENOSYS, 0)

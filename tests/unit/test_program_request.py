@@ -75,6 +75,11 @@ def test_the_command_line_comes_after_the_job() -> None:
             {"write_back": True, "results": "r", "workspace": "."},
             "--write-back and --results are two places for the same files",
         ),
+        (
+            {"write_back": True, "workspace": ".:/w:ro"},
+            "--write-back needs a workspace that the program may write to, and this one is ro",
+        ),
+        ({"environment": ("A\udcff=1",)}, "not valid UTF-8 in --env: 'A\\udcff=1'"),
         ({"mounts": ("x",)}, "--mount 'x' does not say where the program sees it"),
         ({"workspace": ""}, "an empty source names no folder"),
     ],

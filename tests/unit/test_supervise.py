@@ -117,6 +117,12 @@ def test_an_init_that_says_nothing_is_our_fault(with_leaf: bool) -> None:
     assert answer.fault == "the init of the sandbox died before it could say how the program did"
 
 
+def test_whoever_holds_the_program_is_named() -> None:
+    run = Supervised(leaf=False, silent=True, held_by="the guardian of the program")
+    fault = "the guardian of the program died before it could say how the program did"
+    assert run.run(["true"]).fault == fault
+
+
 def test_an_orphan_that_holds_stdout_does_not_delay_the_end(setting: Setting) -> None:
     code = "import os,time\nif os.fork()==0:\n os.setsid()\n time.sleep(60)\nprint('x')"
     answer = Supervised(leaf=setting.leaf, walls=setting.walls).run(python(code))

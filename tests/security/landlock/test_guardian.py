@@ -161,6 +161,8 @@ def test_nothing_outlives_the_death_of_its_watchers(
     if "us" not in victims:
         wanted = 143 if victims == ("beddel-keeper",) else 125
         assert run.returncode == wanted, err
+        if "beddel-guardian" in victims:
+            assert b"the guardian of the program died before it could say" in err
     wait_for(lambda: True if not tagged(tag) else None, what="the death of all")
     if victims != ("us", "beddel-keeper"):
         nothing_is_left(rung, tag, before)
