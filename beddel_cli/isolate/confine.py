@@ -50,6 +50,7 @@ _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 _DATA_NUMBER, _DATA_ARCH, _DATA_ARGUMENTS = 0, 4, 16
 
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _PROT_EXEC = 4
 _MAP_SHARED = 1
 _MAP_GROWSDOWN = 0x100
@@ -280,9 +281,16 @@ def _filter_system_calls() -> None:
 
 
 def _errno_of(step: Callable[[], object]) -> int:
+    """Give 0 for a step that is done, or the errno it failed with.
+
+    Raises:
+        OSError: something is used up at this moment, which is no lack of the machine's.
+    """
     try:
         step()
     except OSError as error:
+        if error.errno in _USED_UP:
+            raise
         return error.errno or errno.EIO
     except ValueError:
         # `resource` turns EINVAL into this.

@@ -507,7 +507,6 @@ def _limits(request: Request, *, own_id: bool) -> rights.Limits:
     others = _processes_of(os.geteuid()) if own_id else 0
     return rights.Limits(
         processes=request.processes - 1 + others,
-        open_files=usual.open_files,
         file_bytes=usual.file_bytes,
         cpu_seconds=usual.cpu_seconds,
         data_bytes=usual.data_bytes,

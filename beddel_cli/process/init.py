@@ -411,7 +411,6 @@ def limits_of(request: Request) -> rights.Limits:
     return rights.Limits(
         # A launcher that stays meanwhile counts too; where nothing else counts, it is gone by then.
         processes=request.processes + request.counts_processes,
-        open_files=request.open_files,
         file_bytes=request.disk_bytes,
         # Whole seconds, rounded up, and one more: the supervisor counts for the whole tree.
         cpu_seconds=-(-request.cpu_ns // 1_000_000_000) + 1,
@@ -554,9 +553,10 @@ def become(
             os.chdir(request.workspace_target)
             for cgroup in cgroups:
                 os.write(cgroup, b"0")
+            rights.limit_files(request.open_files)
         except OSError as error:
-            text = f"{error.filename or 'joining the cgroup'}: {error.strerror}"
-            os.write(say, struct.pack("<Bi", messages.FAULT, error.errno) + text.encode()[:400])
+            what = error.filename or "its cgroup, streams or limits"
+            os.write(say, struct.pack("<Bi", messages.FAULT, error.errno) + what.encode()[:400])
             return
         code = _execute(request.arguments, dict(request.environment))
         os.write(say, struct.pack("<Bi", messages.NOT_STARTED, code))

@@ -52,7 +52,7 @@ class StepError(OSError):
 
 @record
 class Limits:
-    """The rlimits of every process inside.
+    """The rlimits of every process inside, but for the number of open files (`limit_files`).
 
     Attributes:
         processes: processes and threads that may be at once, the init not counted.
@@ -60,7 +60,6 @@ class Limits:
     """
 
     processes: int
-    open_files: int
     file_bytes: int
     cpu_seconds: int
     data_bytes: int | None
@@ -87,7 +86,6 @@ def rlimits(limits: Limits) -> tuple[tuple[int, int], ...]:
     """Give each rlimit to set, and its value."""
     values = [
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, limits.open_files),
         # The init itself counts too.
         (resource.RLIMIT_NPROC, limits.processes + 1),
         # One page more than the file system has room for: a full one says so first (ENOSPC).
@@ -214,12 +212,30 @@ def _program(grants: Grants) -> bytes:
     return filter_program(machine, grants)
 
 
+def limit_files(most: int) -> None:
+    """Let this process, and all it will start, have so many open files.
+
+    For the program alone, and last of all: what the init has open is passed on to the supervisor,
+    and how many of a user's descriptors may be on their way is judged by this limit too.
+
+    Raises:
+        OSError: refused.
+
+    Source: unix(7) on ETOOMANYREFS.
+    """
+    _lower_one(resource.RLIMIT_NOFILE, most)
+
+
 def _lower(limits: Limits) -> None:
     for limit, value in rlimits(limits):
-        # Not setrlimit, which turns EPERM into a ValueError as well.
-        hard = resource.getrlimit(limit)[1]
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.prlimit(0, limit, (least, least))
+        _lower_one(limit, value)
+
+
+def _lower_one(limit: int, value: int) -> None:
+    # Not setrlimit, which turns EPERM into a ValueError as well.
+    hard = resource.getrlimit(limit)[1]
+    least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.prlimit(0, limit, (least, least))
 
 
 def _restrict_files(abi: int, writable: tuple[str, ...]) -> None:

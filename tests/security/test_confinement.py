@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from beddel_cli.isolate.confine import MACHINES, filter_program, landlock_attributes
+from beddel_cli.isolate.confine import MACHINES, _errno_of, filter_program, landlock_attributes
 from tests.support import confined, drop_capabilities, processes
 from tests.support.capabilities import give_up, require
 from tests.support.cli import COMMAND, Home
@@ -331,3 +331,16 @@ def test_its_own_session(looping: tuple[int, int]) -> None:
     supervisor, worker = looping
     assert os.getsid(worker) == worker
     assert os.getsid(supervisor) == os.getsid(0)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_is_used_up_is_not_taken_for_missing(number: int) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    def missing() -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    with pytest.raises(OSError, match=os.strerror(number)):
+        _errno_of(fail)
+    assert _errno_of(missing) == errno.ENOSYS, "the control"

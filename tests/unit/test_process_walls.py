@@ -85,9 +85,7 @@ def test_landlock_handles_what_its_version_knows(abi: int) -> None:
 
 
 def test_rlimits() -> None:
-    limits = rights.Limits(
-        processes=16, open_files=64, file_bytes=1 << 20, cpu_seconds=11, data_bytes=None
-    )
+    limits = rights.Limits(processes=16, file_bytes=1 << 20, cpu_seconds=11, data_bytes=None)
     values = dict(rights.rlimits(limits))
     assert values[resource.RLIMIT_CORE] == 0
     assert values[resource.RLIMIT_NPROC] == 17
@@ -226,7 +224,7 @@ def test_rules_that_cannot_be_made_are_no_missing_landlock(
     monkeypatch.setattr(kernel, "prctl", lambda *_: 0)
     monkeypatch.setattr(rights, "_lower", lambda _: None)
     monkeypatch.setattr(kernel, "landlock_abi", lambda: 7)
-    limits = rights.Limits(16, 64, 1 << 20, 11, None)
+    limits = rights.Limits(16, 1 << 20, 11, None)
     with pytest.raises(rights.StepError) as caught:
         rights.give_up_by(limits, lambda: None, fail, lambda: None)
     assert (caught.value.step, caught.value.errno) == ("landlock", number)
