@@ -68,7 +68,7 @@ MOST_TERMINALS = 64
 # Room for what we make in the store before it is counted: its folders, and those of an overlay,
 # which takes more to be mounted than it keeps.
 _BUILDING_INODES = 64
-_EMPTY = "./var/empty"
+_EMPTY, _VAR_TMP = "./var/empty", "./var/tmp"
 _LOWER, _MADE, _STORE = "./.lower", "./.made", "./.store"
 # Hidden by the new root while it is built; nobody mounts from these.
 _BUILDING_SITES = ("/sys", "/mnt", "/srv", "/media", "/run")
@@ -132,7 +132,7 @@ def _start_root() -> None:
     for name in ("etc", "proc", "dev", "dev/pts", "dev/shm", "run", "var", "tmp"):
         os.mkdir(name, 0o755)
     os.mkdir(_EMPTY, 0o555)
-    os.symlink("../tmp", "./var/tmp")
+    os.symlink("../tmp", _VAR_TMP)
     os.symlink("/proc/self/mounts", "./etc/mtab")
 
 
@@ -234,6 +234,11 @@ def show_program(request: Request, descriptors: list[int]) -> Built:
         kernel.restrict_tree(tree, NO_SUID | NO_EXEC | READ_ONLY)
         _attach_new(tree, "./dev/tty", folder=False)
         writable.append("/dev/tty")
+    targets = (request.workspace_target, *(shown.target for shown in request.mounts))
+    if any(f"{target}/".startswith("/var/tmp/") for target in targets):  # noqa: S108
+        # Nothing can be mounted on a link, or beyond one.
+        os.unlink(_VAR_TMP)
+        os.mkdir(_VAR_TMP, 0o755)
     left = list(descriptors)
     # Only here may folders be made to mount on; elsewhere they would be made on the host.
     ours = {os.stat(".").st_dev, os.stat(_STORE).st_dev}

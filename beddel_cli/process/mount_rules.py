@@ -36,8 +36,8 @@ _NAME_BYTES = 255
 RESERVED_TARGETS = (
     *("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/etc", "/run", "/tmp"),  # noqa: S108
     *("/lib", "/lib32", "/lib64", "/libx32"),
-    # Empty, and a link to /tmp; then what walls are built with.
-    *("/var/empty", "/var/tmp", "/.lower", "/.made", "/.store"),  # noqa: S108
+    # What walls are built with.
+    *("/var/empty", "/.lower", "/.made", "/.store"),
 )
 # One message carries them all, and no more than 253 descriptors: SCM_MAX_FD of the kernel.
 MOST_SHOWN = 200
