@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 
-from beddel_cli.errors import BeddelError, GuestError, RefusedError
+from beddel_cli.errors import BeddelError, GuestError, RefusedError, UsageError
 from beddel_cli.host import Finding, Host
 from beddel_cli.limits import PROGRAM, Limits
 from beddel_cli.plan import in_force, rung_of
@@ -99,7 +99,13 @@ def examine(
     """
     named = load_profile(profile)
     examined = tuple(_examine(each, named) for each in RUNTIMES)
+    asked_for = runtime
     refusal, runtime = _refusal(job_file, allowed, named, runtime or RUNTIMES[0], examined)
+    if asked_for not in (None, runtime):
+        raise UsageError(
+            f"--runtime {asked_for} beside a job of the runtime {runtime}",
+            hint="leave it out: the job says which it is",
+        )
     code = installed_code()
     others = [load_profile(name) for name in BUILT_IN if name != named.name]
     verdicts = [judge(each, tried, code) for each in (named, *others) for tried in examined]

@@ -11,7 +11,7 @@ supervisor's word starts the program, which inherits the loss.
     launch      fork, namespaces, the talk between supervisor and init
     init        the launcher and the init themselves
     filesystem  what the program sees: an empty root, system folders, workspace, mounts
-    rights      ids, capabilities, rlimits, Landlock, the system-call filter, in this order
+    rights      ids, capabilities, Landlock, the system-call filter, rlimits, in this order
     filter      the system-call filter as bytes (pure)
     kernel      the system calls Python has no function for
     cgroup      a leaf of its own for the program's tree, where one may be made
@@ -25,6 +25,7 @@ supervisor's word starts the program, which inherits the loss.
     collect, collect_rules   what the program left, taken out after its last process is dead
     mount_rules, mount_sources  which host folders may be shown (pure), and opening them safely
     machine_facts, remedies  why this machine refuses a step, and what helps
+    failures    what to say of a step that failed and it is not this machine that refuses it
 
 Where namespaces are refused and a profile is content with Landlock, a guardian stands for the init:
 

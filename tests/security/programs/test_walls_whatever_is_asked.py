@@ -166,6 +166,15 @@ def test_what_is_no_option_is_told(caller: Caller) -> None:
         assert (result.returncode, message in result.message) == (125, True), result.message
 
 
+def test_a_job_has_one_runtime(caller: Caller) -> None:
+    job = caller.work / "job.yaml"
+    job.write_text("{beddel: 1, id: x, runtime: process, command: ['true']}")
+    asked = ("doctor", "--profile", caller.profile, "--job", job)
+    result = caller.cli(*asked, "--runtime", "javascript")
+    assert (result.returncode, "beside a job of the runtime process" in result.message) == (2, True)
+    assert caller.cli(*asked, "--runtime", "process").returncode == 0, "the control"
+
+
 def test_a_program_without_a_name_is_not_there(caller: Caller) -> None:
     result = caller.exec("--", "")
     assert (result.returncode, "no program ''" in result.message) == (127, True), result.message
