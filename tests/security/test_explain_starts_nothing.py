@@ -119,7 +119,7 @@ def trace(home: Home, log: Path, environment: dict[str, str], *arguments: str) -
     # A question mark: not every architecture has every call.
     calls = "trace=" + ",".join(f"?{x}" for x in f"{STARTING},{CHANGING},{MAYBE}".split(","))
     command = (strace, "-f", "-qq", "-o", str(log), "-e", calls, *COMMAND)
-    probe = subprocess.run([*command[:-3], "true"], capture_output=True, check=False)
+    probe = subprocess.run([*command[: -len(COMMAND)], "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         give_up(f"strace cannot trace here: {probe.stderr.decode(errors='replace')}")
     return home.run(*arguments, env=environment, command=command)

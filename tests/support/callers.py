@@ -73,11 +73,14 @@ class Caller:
         more.setdefault("env", self.environment())
         return self.home.run(*arguments, **(self.identity() | more))
 
-    def start(self, *arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str | Path, profile: str | None = None, **more: Any
+    ) -> subprocess.Popen[bytes]:
         """Start `beddel-cli exec --profile … ARGUMENTS` and leave it running."""
         more.setdefault("env", self.environment())
         run = self.home.start(
-            "exec", "--profile", self.profile, *arguments, **(self.identity() | more)
+            *("exec", "--profile", profile or self.profile, *arguments),
+            **(self.identity() | more),
         )
         self.started.append(run)
         return run

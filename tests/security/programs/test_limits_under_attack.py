@@ -44,8 +44,11 @@ def run(caller: Caller, attack: Attack, size: int) -> tuple[dict[str, Any], int]
         file.truncate(200 << 20)
     options = [word.replace("BIG", str(big)) for word in attack.options]
     program = [PYTHON, "-I", "-S", "-c", f"N={size}\n{attack.code}"]
-    profile = "high-security"
-    command = caller.start("--profile", profile, "--json", *LIMITS, *options, "--", *program)
+    # An attack's own limit takes the place of the usual one.
+    pairs = zip(LIMITS[::2], LIMITS[1::2], strict=True)
+    limits = [word for pair in pairs if pair[0] not in options for word in pair]
+    words = ("--json", *limits, *options, "--", *program)
+    command = caller.start(*words, profile="high-security")
     most = 0
     until = time.monotonic() + HANG_SECONDS
     while True:
