@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import sys
+from copy import copy
 from functools import cache
 from typing import Annotated, Any
 
@@ -97,9 +98,16 @@ def run_app(arguments: Sequence[str], *, started_ns: int) -> int:
 
 
 @cache
-def _command() -> Any:
-    """Build the whole command line; it takes 50 ms, and whoever runs several commands wants one."""
-    return typer.main.get_command(app)
+def _command(name: str) -> Any:
+    """Build the one command that is asked for, or for any other word the whole command line.
+
+    The whole takes 50 ms, and whoever runs several commands wants to build each once.
+    """
+    part = copy(app)
+    part.registered_commands = [each for each in app.registered_commands if each.name == name]
+    part.registered_groups = [each for each in app.registered_groups if each.name == name]
+    found = part.registered_commands or part.registered_groups
+    return typer.main.get_command(part if found else app)
 
 
 def _dispatch(arguments: Sequence[str], runs: bool) -> int:
@@ -108,7 +116,8 @@ def _dispatch(arguments: Sequence[str], runs: bool) -> int:
             twice = given_twice(arguments)
             if twice is not None:
                 raise UsageError(f"{twice} is given twice", expected="one value")
-        result = _command().main(list(arguments), prog_name="beddel-cli", standalone_mode=False)
+        asked = _command(arguments[0] if arguments else "")
+        result = asked.main(list(arguments), prog_name="beddel-cli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except TyperException as problem:
         message = problem.format_message()
