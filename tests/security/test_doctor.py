@@ -146,7 +146,8 @@ def test_a_job_that_names_what_lies_elsewhere(home: Home, kind: str) -> None:
     assert "../lib" in refusal["needs"]
     assert "allowed: " in refusal["found"]
     assert "--allow-path DIR" in refusal["fix"]
-    text = home.run("doctor", "--job", job).stdout.decode().splitlines()
+    asked = ("doctor", "--job", job, "--profile", "tenant-isolated")
+    text = home.run(*asked).stdout.decode().splitlines()
     assert text[1:4] == [
         f"  needs  {refusal['needs']}",
         f"  found  {refusal['found']}",

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def tag() -> Iterator[str]:
     word = f"tag-{os.urandom(6).hex()}"
     yield word
     for pid in tagged(word):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
 
 
 def tagged(tag: str) -> list[int]:
